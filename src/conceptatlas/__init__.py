@@ -1,0 +1,29 @@
+"""conceptatlas: from a concept to the features that carry it, with the evidence, in minutes.
+
+>>> import conceptatlas as ca
+>>> rec = ca.record("builtin:dishonesty", "organism", "organism", "rec")  # doctest: +SKIP
+>>> ranking = ca.rank(rec)  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import version
+from typing import Any
+
+__version__ = version("conceptatlas")
+
+# Name -> room. Resolved on first use, so that `import conceptatlas` costs nothing.
+_PUBLIC: dict[str, str] = {}
+
+__all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'conceptatlas' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,132 @@
+"""The Concept: labelled items, and the split that is decided once."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+GRADES = (0, 1, 2, 3)
+
+ITEM_COLUMNS = {
+    "item": pl.Int32,
+    "text": pl.String,
+    "label": pl.Int8,
+    "group": pl.String,
+    "split_hash": pl.UInt64,
+    "split": pl.String,
+}
+
+
+@dataclass(frozen=True)
+class Concept:
+    """Items graded 0–3 for a concept.
+
+    Attributes:
+        name: What the concept is called (the file's stem unless said otherwise).
+        items: One row per item, in the order of the file: the columns of ``ITEM_COLUMNS`` (``group`` is the item's own
+            text where the data has no group; ``split`` is null, ``"discovery"`` or ``"holdout"``), then any further
+            columns of the file, as they came.
+        data_hash: SHA-256 over text, label, group and split of all items, in order.
+        skipped: Rows that were dropped on request because they were bad.
+    """
+
+    name: str
+    items: pl.DataFrame
+    data_hash: str
+    skipped: int = 0
+
+    def __len__(self) -> int:
+        return self.items.height
+
+    @property
+    def texts(self) -> list[str]:
+        """The items' texts, in order."""
+        return self.items["text"].to_list()
+
+    @property
+    def labels(self) -> npt.NDArray[np.int8]:
+        """The items' grades, int8 [N]."""
+        return self.items["label"].to_numpy()
+
+
+def split_hash_of(group: str) -> int:
+    """Return the stable 64-bit hash of a group that decides its place in the split (BLAKE2b of its UTF-8)."""
+    return int.from_bytes(hashlib.blake2b(group.encode(), digest_size=8, person=b"conceptatlas").digest(), "big")
+
+
+def build_concept(
+    name: str,
+    texts: Sequence[str],
+    labels: Sequence[int],
+    *,
+    groups: Sequence[str | None] | None = None,
+    splits: Sequence[str | None] | None = None,
+    extra: pl.DataFrame | None = None,
+    skipped: int = 0,
+) -> Concept:
+    """Build a Concept from columns that have already been validated.
+
+    An item without a group is its own group. Items of the same text share a group, so that a duplicate never straddles
+    the split.
+    """
+    own = [group or f"text:{text}" for group, text in zip(groups or [None] * len(texts), texts, strict=True)]
+    items = pl.DataFrame(
+        {
+            "item": range(len(texts)),
+            "text": list(texts),
+            "label": list(labels),
+            "group": own,
+            "split_hash": [split_hash_of(group) for group in own],
+            "split": list(splits) if splits is not None else [None] * len(texts),
+        },
+        schema=ITEM_COLUMNS,
+    )
+    digest = hashlib.sha256()
+    for row in items.select("text", "label", "group", "split").iter_rows():
+        digest.update(repr(row).encode())
+    if extra is not None and extra.width:
+        items = items.hstack(extra)
+    return Concept(name=name, items=items, data_hash=digest.hexdigest(), skipped=skipped)
+
+
+def holdout_mask(
+    labels: npt.NDArray[np.integer],
+    split_hash: npt.NDArray[np.uint64],
+    *,
+    split: Sequence[str | None] | None = None,
+    share: float = 0.3,
+) -> npt.NDArray[np.bool_]:
+    """Return which items are hold-out, bool [N].
+
+    Each group (the items of one ``split_hash``) belongs to the label that most of its items have (the higher one at a
+    tie). Within each label, groups in the order of their hash: the first ``share`` of them (rounded half up) is hold-out.
+    So the split is stratified, the same everywhere, and nested: a smaller share gives a subset. Where the data has a
+    ``split`` column, its ``"discovery"`` and ``"holdout"`` win.
+
+    Args:
+        labels: Grades, [N].
+        split_hash: The hash of each item's group, uint64 [N].
+        split: The data's own split, or None.
+        share: The share of groups to hold out, 0 (none) to below 1.
+    """
+    holdout = np.zeros(len(labels), dtype=bool)
+    if share > 0:
+        groups, inverse = np.unique(split_hash, return_inverse=True)
+        counts = np.zeros((len(groups), int(labels.max(initial=0)) + 1), dtype=np.int64)
+        np.add.at(counts, (inverse, labels.astype(np.int64)), 1)
+        label_of_group = counts.shape[1] - 1 - np.argmax(counts[:, ::-1], axis=1)
+        chosen = np.zeros(len(groups), dtype=bool)
+        for label in np.unique(label_of_group):
+            members = np.flatnonzero(label_of_group == label)  # already in the order of their hash
+            chosen[members[: math.floor(share * len(members) + 0.5)]] = True
+        holdout = chosen[inverse]
+        if split is not None:
+            said = np.array([value or "" for value in split])
+            holdout = np.where(said == "holdout", True, np.where(said == "discovery", False, holdout))  # noqa: FBT003
+    return holdout
