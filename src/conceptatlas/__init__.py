@@ -16,7 +16,7 @@ __version__ = version("conceptatlas")
 # Name -> room. Resolved on first use, so that `import conceptatlas` costs nothing.
 _PUBLIC: dict[str, str] = {}
 
-__all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604
+__all__ = ["__version__", *_PUBLIC]
 
 
 def __getattr__(name: str) -> Any:

@@ -36,7 +36,7 @@ def _show_version(value: bool) -> None:
 
 def _root(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
-    version: Annotated[
+    _version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and leave.")
     ] = False,
 ) -> None:
@@ -76,7 +76,7 @@ def run(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         note("Interrupted; run the same command again to go on.")
         return EXIT_INTERRUPTED
-    except Exception as error:  # noqa: BLE001 - the last line of defence: one sentence, and how to see more
+    except Exception as error:  # the last line of defence: one sentence, and how to see more
         if _debugging(arguments):
             raise
         note(
