@@ -1,1 +1,39 @@
-"""Room evidence."""
+"""Evidence: what is known of one feature beyond its rank."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+# Name -> module. Resolved on first use: some of the modules behind them import torch.
+_NAMES: dict[str, str] = {
+    "DEFINITION": "trajectories",
+    "FeaturePeaks": "trajectories",
+    "FeatureRef": "features",
+    "ItemTexts": "examples",
+    "LabelPeaks": "trajectories",
+    "Peaks": "trajectories",
+    "TokenExample": "examples",
+    "classify": "trajectories",
+    "column_of_rows": "features",
+    "cut_text": "examples",
+    "decile_of": "examples",
+    "examples_by_decile": "examples",
+    "examples_by_label": "examples",
+    "feature_examples": "examples",
+    "features_of_ranking": "features",
+    "find_peaks": "trajectories",
+    "item_bounds": "features",
+    "safe_link": "neuronpedia",
+    "trace_feature": "trajectories",
+    "trace_features": "trajectories",
+    "write_summary": "trajectories",
+}
+
+__all__ = sorted(_NAMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _NAMES:
+        return getattr(importlib.import_module(f"{__name__}.{_NAMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
