@@ -1,0 +1,194 @@
+"""What ``manifest.json`` of a recording holds: format and version, where everything came from, checksums.
+
+Nothing in it depends on the time or the host, so an interrupted run that was continued has the same bytes as one that
+was not.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from conceptatlas.base.errors import InputError
+from conceptatlas.base.files import read_json
+
+FORMAT = "conceptatlas.recording"
+VERSION = 1
+MANIFEST_FILE = "manifest.json"
+ITEMS_FILE = "items.parquet"
+ROWS_FILE = "rows.parquet"
+HIDDEN_FOLDER = "hidden"
+FEATURES_FOLDER = "features"
+COLUMN_FILES = ("indptr.npy", "rows.npy", "values.npy")
+TOP_FILE = "top.parquet"
+EMBED_SITE = "embed"
+NEURONPEDIA = "https://www.neuronpedia.org"
+
+Keep = Literal["all", "final", "top"]
+Hidden = Literal["final", "all", "none"]
+
+
+class _Model(BaseModel):
+    # Keys that a later minor version adds are read over, never an error.
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class FileCheck(_Model):
+    """The size and the checksum of one file."""
+
+    bytes: int
+    sha256: str
+
+
+class SubjectInfo(_Model):
+    """The model under study."""
+
+    id: str
+    revision: str | None = None
+    model_class: str = ""
+    dtype: str = "float32"
+    attention: str = ""
+    d_model: int
+    n_layers: int
+    prefix: str = ""
+    """Why one pass gives every fragment, or that every fragment had a pass of its own."""
+
+
+class ConceptInfo(_Model):
+    """The labelled items."""
+
+    name: str
+    data_hash: str
+    n_items: int
+    skipped: int = 0
+
+
+class RecordOptions(_Model):
+    """The options that decide what a recording holds (nothing about how fast or where)."""
+
+    keep: Keep = "all"
+    per_feature: int | None = None
+    hidden: Hidden = "final"
+    hidden_sites: list[str] = Field(default_factory=list)
+    fragments: Literal["token", "word"] = "token"
+    features: list[int] | None = None
+    device: str = "cpu"
+    dtype: str = "float32"
+    sae_dtype: Literal["float32", "mixed"] = "float32"
+    max_tokens: int | None = None
+    truncate: bool = False
+    seed: int = 0
+
+
+class PlanInfo(_Model):
+    """How the work was cut: a function of data and options only."""
+
+    n_rows: int
+    n_tokens: int
+    shards: list[tuple[int, int]] = Field(default_factory=list)
+    """Half-open ranges of items."""
+    batch_tokens: int = 0
+    truncated: int = 0
+    passes: Literal["cumulative", "per fragment", "none"] = "none"
+
+
+class SiteInfo(_Model):
+    """Figures of one site over all rows (Euclidean norms of the hidden states)."""
+
+    median_norm: float
+    mean_norm: float
+    sinks: int
+    """Rows whose norm is above ten times the median: attention sinks."""
+
+
+class RecordedSAE(_Model):
+    """One SAE of a recording."""
+
+    slug: str
+    sae_id: str
+    release: str = ""
+    site: str
+    layer: int
+    d_in: int
+    d_sae: int
+    architecture: str = ""
+    average_l0: float
+    """The registry's figure, else the config's, else the measured one (``l0_measured``)."""
+    l0_measured: bool = False
+    neuronpedia_id: str | None = None
+    model_name: str | None = None
+    source: str = ""
+    """The folder or repository that it was loaded from."""
+    l0: float | None = None
+    """Mean number of active features on the rows checked."""
+    fvu: float | None = None
+    """Fraction of variance unexplained on the rows checked."""
+    status: str = "not judged"
+    message: str = ""
+    rows_checked: int = 0
+    nnz: int = 0
+    checksum: dict[str, FileCheck] = Field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """``release/sae_id``, or the sae_id alone for a local one."""
+        return f"{self.release}/{self.sae_id}" if self.release else self.sae_id
+
+    def neuronpedia_url(self, feature: int) -> str:
+        """Return the feature's page, or an empty string where this very SAE has none."""
+        return f"{NEURONPEDIA}/{self.neuronpedia_id}/{feature}" if self.neuronpedia_id else ""
+
+
+class Manifest(_Model):
+    """``manifest.json``: it exists if and only if the recording is whole."""
+
+    format: str = FORMAT
+    version: int = VERSION
+    subject: SubjectInfo
+    tokenizer: str = ""
+    template: str | None = None
+    concept: ConceptInfo
+    options: RecordOptions = Field(default_factory=RecordOptions)
+    plan: PlanInfo
+    sites: dict[str, SiteInfo] = Field(default_factory=dict)
+    warnings: list[str] = Field(default_factory=list)
+    saes: list[RecordedSAE] = Field(default_factory=list)
+    files: dict[str, FileCheck] = Field(default_factory=dict)
+    """The files that belong to no SAE, by their path in the recording."""
+
+    def all_files(self) -> dict[str, FileCheck]:
+        """Return every file of the recording with its check, by its path in the recording."""
+        found = dict(self.files)
+        for sae in self.saes:
+            for name, check in sae.checksum.items():
+                found[f"{FEATURES_FOLDER}/{sae.slug}/{name}"] = check
+        return found
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read the manifest of the recording in ``folder``.
+
+    Raises:
+        InputError: There is none, it is not ours, it is of a later version, or it is damaged.
+    """
+    path = folder / MANIFEST_FILE
+    if not path.exists():
+        started = (folder / ".work").exists()
+        hint = "it was not finished: run `conceptatlas record` again to go on" if started else "check the path"
+        raise InputError(f"There is no recording in {folder} (no {MANIFEST_FILE}); {hint}.")
+    raw = read_json(path)
+    if not isinstance(raw, dict) or raw.get("format") != FORMAT:
+        raise InputError(f"{path} is not the manifest of a recording (its format is not {FORMAT!r}); check the path.")
+    version = raw.get("version")
+    if not isinstance(version, int) or version > VERSION:
+        raise InputError(
+            f"{path} has format version {version}, and this conceptatlas reads up to {VERSION}; update conceptatlas."
+        )
+    try:
+        return Manifest.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"{path} is damaged at {place!r}: {first['msg']}; record again.") from error

@@ -1,0 +1,282 @@
+"""The on-disk format of a recording, read lazily: plain ``.npy`` and Parquet, memory-mapped, lengths checked.
+
+Nothing here imports torch or SAELens.
+"""
+
+from __future__ import annotations
+
+import html
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from conceptatlas.base.errors import InputError, WorkError, unknown_name
+from conceptatlas.concepts import Concept
+from conceptatlas.concepts.model import ITEM_COLUMNS
+from conceptatlas.recording.manifest import (
+    COLUMN_FILES,
+    FEATURES_FOLDER,
+    HIDDEN_FOLDER,
+    ITEMS_FILE,
+    ROWS_FILE,
+    TOP_FILE,
+    Manifest,
+    RecordedSAE,
+    read_manifest,
+)
+from conceptatlas.saes.columns import SparseColumns
+
+ROW_COLUMNS = {
+    "row": pl.Int32,
+    "item": pl.Int32,
+    "position": pl.Int32,
+    "token_id": pl.Int32,
+    "token": pl.String,
+    "fragment_end": pl.Int32,
+    "is_final": pl.Boolean,
+    "sink": pl.Boolean,
+}
+
+
+def map_array(path: Path, dtype: npt.DTypeLike, shape: tuple[int, ...] | None = None) -> npt.NDArray[Any]:
+    """Memory-map the array in ``path``, checking its type and shape.
+
+    Raises:
+        WorkError: It is missing, is not an ``.npy`` file, or is shorter or longer than it says or should be.
+    """
+    again = "record again into a new folder, or copy the file anew"
+    try:
+        with path.open("rb") as handle:
+            version = np.lib.format.read_magic(handle)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            found, fortran, kind = read(handle)
+            offset = handle.tell()
+            size = os.fstat(handle.fileno()).st_size
+    except OSError as error:
+        raise WorkError(f"Cannot read {path}: {error.strerror}; {again}.") from error
+    except ValueError as error:
+        raise WorkError(f"{path} is damaged: it is not an .npy file ({error}); {again}.") from error
+    if kind != np.dtype(dtype) or fortran:
+        raise WorkError(f"{path} is damaged: it holds {kind}, and {np.dtype(dtype)} was written; {again}.")
+    if shape is not None and found != shape:
+        raise WorkError(f"{path} is damaged: its shape is {list(found)}, and it should be {list(shape)}; {again}.")
+    expected = offset + int(np.prod(found, dtype=np.int64)) * kind.itemsize
+    if size != expected:
+        raise WorkError(f"{path} is damaged: it has {size} bytes, and {expected} were written; {again}.")
+    if 0 in found:
+        return np.empty(found, dtype=kind)
+    return np.memmap(path, dtype=kind, mode="r", offset=offset, shape=found)
+
+
+def open_columns(folder: Path, d_sae: int, nnz: int) -> SparseColumns:
+    """Memory-map the three arrays of one SAE, checking that their lengths agree."""
+    indptr = map_array(folder / COLUMN_FILES[0], np.int64, (d_sae + 1,))
+    rows = map_array(folder / COLUMN_FILES[1], np.int32, (nnz,))
+    values = map_array(folder / COLUMN_FILES[2], np.float32, (nnz,))
+    if indptr[0] != 0 or indptr[-1] != nnz:
+        raise WorkError(
+            f"{folder / COLUMN_FILES[0]} is damaged: it counts from {indptr[0]} to {indptr[-1]}, and there are {nnz} "
+            "entries; record again into a new folder, or copy the file anew."
+        )
+    return SparseColumns(indptr, rows, values)
+
+
+def _read_table(path: Path, height: int) -> pl.DataFrame:
+    try:
+        table = pl.read_parquet(path)
+    except FileNotFoundError as error:
+        raise WorkError(f"There is no {path}; record again, or copy the file anew.") from error
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise WorkError(f"{path} is damaged ({error}); record again, or copy the file anew.") from error
+    if table.height != height:
+        raise WorkError(f"{path} is damaged: it has {table.height} lines, and {height} were written; record again.")
+    return table
+
+
+class Recording:
+    """The folder that one pass over a concept left. Everything is read when it is first asked for."""
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path = path
+        self.manifest = manifest
+        self._by_slug = {sae.slug: sae for sae in manifest.saes}
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Recording:
+        """Open the recording in the folder ``path``.
+
+        Raises:
+            InputError: There is no (finished) recording, or it is of a later version.
+        """
+        folder = Path(path)
+        if not folder.is_dir():
+            raise InputError(f"There is no recording {folder}; check the path.")
+        return cls(folder, read_manifest(folder))
+
+    @property
+    def saes(self) -> list[RecordedSAE]:
+        """The SAEs, in the order in which they were given."""
+        return self.manifest.saes
+
+    @property
+    def n_items(self) -> int:
+        """N, the number of items."""
+        return self.manifest.concept.n_items
+
+    @property
+    def n_rows(self) -> int:
+        """T, the number of rows."""
+        return self.manifest.plan.n_rows
+
+    @property
+    def keeps_all_rows(self) -> bool:
+        """Whether features were kept at every row (``--keep all``), and not at final rows only."""
+        return self.manifest.options.keep == "all"
+
+    @cached_property
+    def items(self) -> pl.DataFrame:
+        """The items, with ``n_rows`` and ``first_row``."""
+        return _read_table(self.path / ITEMS_FILE, self.n_items)
+
+    @cached_property
+    def rows(self) -> pl.DataFrame:
+        """The rows: the columns of ``ROW_COLUMNS``; those of one item stand together, in order."""
+        return _read_table(self.path / ROWS_FILE, self.n_rows)
+
+    @cached_property
+    def first_rows(self) -> npt.NDArray[np.int64]:
+        """Where each item's rows begin, int64 [N + 1]; the last entry is T."""
+        starts = np.zeros(self.n_items + 1, dtype=np.int64)
+        np.cumsum(self.items["n_rows"].to_numpy(), out=starts[1:])
+        return starts
+
+    @cached_property
+    def final_rows(self) -> npt.NDArray[np.int64]:
+        """The last row of each item, int64 [N]."""
+        return self.first_rows[1:] - 1
+
+    @cached_property
+    def item_of_row(self) -> npt.NDArray[np.int32]:
+        """The item that each row belongs to, int32 [T]."""
+        return np.repeat(np.arange(self.n_items, dtype=np.int32), np.diff(self.first_rows))
+
+    @cached_property
+    def sinks(self) -> npt.NDArray[np.bool_]:
+        """Rows that are attention sinks at some site (norm above ten times the site's median), bool [T]."""
+        if "sink" not in self.rows.columns:
+            return np.zeros(self.n_rows, dtype=bool)
+        return self.rows["sink"].to_numpy()
+
+    def row_slice(self, item: int) -> slice:
+        """Return the rows of one item."""
+        return slice(int(self.first_rows[item]), int(self.first_rows[item + 1]))
+
+    def sae(self, slug: str) -> RecordedSAE:
+        """Return the SAE of this slug (its sae_id or ``release/sae_id`` is understood, too, where it is unique).
+
+        Raises:
+            InputError: There is none, or more than one.
+        """
+        if slug in self._by_slug:
+            return self._by_slug[slug]
+        found = [sae for sae in self.saes if slug in (sae.sae_id, sae.name)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise InputError(
+                f"{slug!r} names {len(found)} SAEs: {', '.join(s.slug for s in found)}; give one of these."
+            )
+        raise unknown_name("SAE of this recording", slug, self._by_slug)
+
+    def columns(self, slug: str) -> SparseColumns:
+        """Return an SAE's activations as memory-mapped sparse columns (indptr [F+1], rows [nnz], values [nnz]).
+
+        Raises:
+            WorkError: A file is missing or damaged; the message names it.
+            InputError: The recording kept only the top examples of each feature.
+        """
+        sae = self.sae(slug)
+        if self.manifest.options.keep == "top":
+            raise InputError(
+                f"{self.path} kept only the top examples of each feature (--keep top); "
+                "record again with --keep all --features … for the features that you need."
+            )
+        return open_columns(self.path / FEATURES_FOLDER / sae.slug, sae.d_sae, sae.nnz)
+
+    def top(self, slug: str) -> pl.DataFrame:
+        """Return the table of strongest examples of an SAE (``--keep top``)."""
+        path = self.path / FEATURES_FOLDER / self.sae(slug).slug / TOP_FILE
+        if not path.exists():
+            raise InputError(f"{self.path} has no table of top examples; record with --keep top.")
+        return pl.read_parquet(path)
+
+    @cached_property
+    def hidden_sites(self) -> list[str]:
+        """The sites whose hidden states were kept (``embed`` is the token embedding)."""
+        prefix = HIDDEN_FOLDER + "/"
+        return [name[len(prefix) : -len(".npy")] for name in self.manifest.files if name.startswith(prefix)]
+
+    def hidden(self, site: str) -> npt.NDArray[np.float32]:
+        """Return the hidden states of a site, memory-mapped: [N, D] with ``--hidden final``, [T, D] with ``all``.
+
+        Raises:
+            InputError: They were not kept.
+            WorkError: The file is damaged.
+        """
+        if site not in self.hidden_sites:
+            kept = ", ".join(self.hidden_sites) or "none"
+            raise InputError(
+                f"{self.path} holds no hidden states of {site!r} (kept: {kept}); "
+                "record again with --hidden final and --hidden-sites."
+            )
+        found = map_array(self.path / HIDDEN_FOLDER / f"{site}.npy", np.float32)
+        height = self.n_items if self.manifest.options.hidden == "final" else self.n_rows
+        if found.ndim != 2 or found.shape[0] != height:
+            raise WorkError(
+                f"{self.path / HIDDEN_FOLDER / site}.npy is damaged: its shape is {list(found.shape)}, "
+                f"and it should have {height} lines; record again."
+            )
+        return found
+
+    def hidden_final(self, site: str) -> npt.NDArray[np.float32]:
+        """Return the hidden states of a site at each item's final row, float32 [N, D]."""
+        found = self.hidden(site)
+        return found[self.final_rows] if self.manifest.options.hidden == "all" else found
+
+    def concept(self) -> Concept:
+        """Return the Concept that was recorded, as it was."""
+        info = self.manifest.concept
+        items = self.items.drop("n_rows", "first_row")
+        first = [name for name in ITEM_COLUMNS if name in items.columns]
+        items = items.select(*first, *(name for name in items.columns if name not in first))
+        return Concept(name=info.name, items=items, data_hash=info.data_hash, skipped=info.skipped)
+
+    def describe(self) -> str:
+        """Return the recording in one line."""
+        info = self.manifest
+        return (
+            f"{info.concept.name}: {self.n_items} items, {self.n_rows} rows, {len(self.saes)} SAEs of {info.subject.id}"
+        )
+
+    def __repr__(self) -> str:
+        return f"Recording({str(self.path)!r}: {self.describe()})"
+
+    def _repr_html_(self) -> str:
+        names = ("slug", "site", "architecture", "d_sae", "average_l0", "l0", "fvu", "status", "nnz")
+        head = "".join(f"<th>{name}</th>" for name in names)
+        body = "".join(
+            "<tr>" + "".join(f"<td>{html.escape(_text(getattr(sae, name)))}</td>" for name in names) + "</tr>"
+            for sae in self.saes
+        )
+        return f"<p><b>{html.escape(self.describe())}</b></p><table><tr>{head}</tr>{body}</table>"
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
