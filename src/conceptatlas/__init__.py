@@ -14,7 +14,12 @@ from typing import Any
 __version__ = version("conceptatlas")
 
 # Name -> room. Resolved on first use, so that `import conceptatlas` costs nothing.
-_PUBLIC: dict[str, str] = {}
+_PUBLIC: dict[str, str] = {
+    "Concept": "conceptatlas.concepts",
+    "ConceptCheck": "conceptatlas.concepts",
+    "check_concept": "conceptatlas.concepts",
+    "load_concept": "conceptatlas.concepts",
+}
 
 __all__ = ["__version__", *_PUBLIC]
 

@@ -1,5 +1,38 @@
 """Concepts: labelled items, loaded, checked, split, generated and annotated."""
 
-from conceptatlas.concepts.model import GRADES, Concept, build_concept, holdout_mask, split_hash_of
+from __future__ import annotations
 
-__all__ = ["GRADES", "Concept", "build_concept", "holdout_mask", "split_hash_of"]
+import importlib
+from typing import Any
+
+from conceptatlas.concepts.builtin import TRAITS, builtin_path, builtin_sets, trait_description, trait_rubric
+from conceptatlas.concepts.loading import load_concept
+from conceptatlas.concepts.model import GRADES, BadRow, Concept, build_concept, holdout_mask, split_hash_of
+
+# These bring scikit-learn or the openai package along, so they are imported on first use.
+_LAZY = {
+    "ConceptCheck": "check",
+    "check_concept": "check",
+}
+
+__all__ = [
+    "GRADES",
+    "TRAITS",
+    "BadRow",
+    "Concept",
+    "build_concept",
+    "builtin_path",
+    "builtin_sets",
+    "holdout_mask",
+    "load_concept",
+    "split_hash_of",
+    "trait_description",
+    "trait_rubric",
+    *_LAZY,
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(f"conceptatlas.concepts.{_LAZY[name]}"), name)
+    raise AttributeError(f"module 'conceptatlas.concepts' has no attribute {name!r}")

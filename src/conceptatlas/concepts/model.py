@@ -24,6 +24,30 @@ ITEM_COLUMNS = {
 
 
 @dataclass(frozen=True)
+class BadRow:
+    """A row of the data that cannot be used.
+
+    Attributes:
+        place: Where it is, for a person: ``data.csv, line 7`` (the header is line 1) or ``row 3`` (from 0).
+        column: The column at fault, or empty when the whole row is.
+        value: The value at fault, shortened.
+        problem: What is wrong, as the end of a sentence.
+        kind: One word for counting: ``label`` (not a grade), ``missing`` (no label), ``text``, ``encoding``, ``shape``,
+            ``split``.
+    """
+
+    place: str
+    column: str
+    value: str
+    problem: str
+    kind: str
+
+    def __str__(self) -> str:
+        where = f"{self.place}, column {self.column!r}" if self.column else self.place
+        return f"{where}: {self.problem}"
+
+
+@dataclass(frozen=True)
 class Concept:
     """Items graded 0–3 for a concept.
 
@@ -34,12 +58,14 @@ class Concept:
             columns of the file, as they came.
         data_hash: SHA-256 over text, label, group and split of all items, in order.
         skipped: Rows that were dropped on request because they were bad.
+        bad_rows: Those rows, with their places.
     """
 
     name: str
     items: pl.DataFrame
     data_hash: str
     skipped: int = 0
+    bad_rows: tuple[BadRow, ...] = ()
 
     def __len__(self) -> int:
         return self.items.height
@@ -69,11 +95,12 @@ def build_concept(
     splits: Sequence[str | None] | None = None,
     extra: pl.DataFrame | None = None,
     skipped: int = 0,
+    bad_rows: Sequence[BadRow] = (),
 ) -> Concept:
     """Build a Concept from columns that have already been validated.
 
     An item without a group is its own group. Items of the same text share a group, so that a duplicate never straddles
-    the split.
+    the split. A further column whose name the items use themselves is kept as ``data_<name>``.
     """
     own = [group or f"text:{text}" for group, text in zip(groups or [None] * len(texts), texts, strict=True)]
     items = pl.DataFrame(
@@ -91,8 +118,14 @@ def build_concept(
     for row in items.select("text", "label", "group", "split").iter_rows():
         digest.update(repr(row).encode())
     if extra is not None and extra.width:
-        items = items.hstack(extra)
-    return Concept(name=name, items=items, data_hash=digest.hexdigest(), skipped=skipped)
+        items = items.hstack(extra.rename({c: f"data_{c}" for c in extra.columns if c in ITEM_COLUMNS}))
+    return Concept(
+        name=name,
+        items=items,
+        data_hash=digest.hexdigest(),
+        skipped=max(skipped, len(bad_rows)),
+        bad_rows=tuple(bad_rows),
+    )
 
 
 def holdout_mask(
@@ -105,9 +138,9 @@ def holdout_mask(
     """Return which items are hold-out, bool [N].
 
     Each group (the items of one ``split_hash``) belongs to the label that most of its items have (the higher one at a
-    tie). Within each label, groups in the order of their hash: the first ``share`` of them (rounded half up) is hold-out.
-    So the split is stratified, the same everywhere, and nested: a smaller share gives a subset. Where the data has a
-    ``split`` column, its ``"discovery"`` and ``"holdout"`` win.
+    tie). Within each label, groups in the order of their hash: the first ``share`` of them (rounded half up) is
+    hold-out. So the split is stratified, the same everywhere, and nested: a smaller share gives a subset. Where the
+    data has a ``split`` column, its ``"discovery"`` and ``"holdout"`` win.
 
     Args:
         labels: Grades, [N].
