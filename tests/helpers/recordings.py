@@ -27,7 +27,7 @@ from conceptatlas.recording.manifest import (
     SubjectInfo,
 )
 from conceptatlas.recording.store import ROW_COLUMNS, Recording
-from conceptatlas.saes.columns import SparseColumns
+from conceptatlas.saes.sparse import SparseColumns
 
 
 def columns_of(matrix: Any) -> SparseColumns:

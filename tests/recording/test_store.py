@@ -117,3 +117,11 @@ def test_any_shape_round_trips(tmp_path_factory, lengths, features, density, see
     columns = rec.columns("s")
     again = sp.csc_matrix((columns.values, columns.rows, columns.indptr), shape=matrix.shape)
     assert np.array_equal(again.toarray(), matrix.astype(np.float32).toarray())
+
+
+def test_columns_by_feature(rec):
+    columns = rec.columns("a")
+    dense = columns.to_dense(12)
+    assert np.array_equal(columns.counts(), (dense != 0).sum(axis=0))
+    rows, values = columns.feature(3)
+    assert np.array_equal(dense[rows, 3], values)

@@ -7,7 +7,7 @@ from typing import Any
 
 from conceptatlas.recording.manifest import EMBED_SITE, Manifest, RecordedSAE
 from conceptatlas.recording.store import Recording
-from conceptatlas.saes.columns import SparseColumns
+from conceptatlas.saes.sparse import SparseColumns
 
 __all__ = ["EMBED_SITE", "Manifest", "RecordedSAE", "Recording", "SparseColumns"]
 

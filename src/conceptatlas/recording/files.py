@@ -16,7 +16,7 @@ import polars as pl
 from conceptatlas.base.errors import WorkError
 from conceptatlas.base.files import atomic_file
 from conceptatlas.recording.manifest import COLUMN_FILES, FileCheck
-from conceptatlas.saes.columns import SparseColumns
+from conceptatlas.saes.sparse import SparseColumns
 
 
 class HashingFile:

@@ -29,7 +29,7 @@ from conceptatlas.recording.manifest import (
     RecordedSAE,
     read_manifest,
 )
-from conceptatlas.saes.columns import SparseColumns
+from conceptatlas.saes.sparse import SparseColumns
 
 ROW_COLUMNS = {
     "row": pl.Int32,

@@ -1,0 +1,70 @@
+"""The first phase of a shard: one pass of the base model over it, the hidden states of the asked sites kept.
+
+For a causal model the state of "tokens 1..t" at its last token is the state of the whole text at t, so one pass gives
+every fragment; where that does not hold the plan gives every fragment a sequence of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from conceptatlas.recording.plan import Plan, batches
+
+if TYPE_CHECKING:
+    from conceptatlas.subjects.language import LanguageSubject
+    from conceptatlas.subjects.sites import Site
+
+# A row whose norm is above this many medians is an attention sink.
+SINK_FACTOR = 10.0
+
+
+def shard_states(
+    plan: Plan, subject: LanguageSubject, sites: Sequence[Site], shard: int, batch_tokens: int
+) -> dict[str, torch.Tensor]:
+    """Return the hidden states of a shard: site → [T_shard, D] on the subject's device, in row order.
+
+    Args:
+        plan: The plan.
+        subject: The model.
+        sites: The sites to keep.
+        shard: Which shard.
+        batch_tokens: Tokens of one batch, padding included.
+    """
+    sequences = plan.sequences(shard)
+    counts = np.array([int(mask.sum()) for mask in sequences.keep], dtype=np.int64)
+    starts = np.cumsum(counts) - counts
+    states: dict[str, torch.Tensor] = {}
+    for batch in batches([len(ids) for ids in sequences.token_ids], batch_tokens):
+        found = subject.hidden_states(
+            [sequences.token_ids[i] for i in batch], sites, [sequences.keep[i] for i in batch]
+        )
+        place = np.repeat(starts[batch] - (np.cumsum(counts[batch]) - counts[batch]), counts[batch])
+        index = torch.from_numpy(place + np.arange(int(counts[batch].sum())))
+        for name, part in found.items():
+            if name not in states:
+                states[name] = part.new_empty((int(counts.sum()), part.shape[1]))
+            states[name].index_copy_(0, index.to(part.device), part)
+    return states
+
+
+def row_norms(states: torch.Tensor, step: int = 4096) -> npt.NDArray[np.float32]:
+    """Return the Euclidean norm of each row of [T, D], float32 [T]."""
+    parts = [torch.linalg.vector_norm(states[i : i + step].float(), dim=1) for i in range(0, len(states), step)]
+    return torch.cat(parts).cpu().numpy() if parts else np.zeros(0, np.float32)
+
+
+def sink_rows(norms: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    """Return which rows are attention sinks: norm [T] above ``SINK_FACTOR`` times the median."""
+    if not len(norms):
+        return np.zeros(0, dtype=bool)
+    return norms > SINK_FACTOR * float(np.median(norms))
+
+
+def to_numpy(states: torch.Tensor) -> npt.NDArray[np.float32]:
+    """Return a tensor as a float32 array in memory of the host."""
+    return states.float().cpu().numpy()
