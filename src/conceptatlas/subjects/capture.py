@@ -1,0 +1,130 @@
+"""Run the text model once over a padded batch and keep the asked rows of the asked sites, through plain hooks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+from conceptatlas.subjects.places import Place, first_input, first_output, with_first_input, with_first_output
+
+TokenIds = npt.NDArray[np.int32]
+RowMask = npt.NDArray[np.bool_]
+
+
+class _DeepestReached(Exception):
+    """Ends a forward pass once every asked site has been read. Never leaves this module."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A right-padded batch on the subject's device.
+
+    Attributes:
+        input_ids: int64 [B, S].
+        attention_mask: int64 [B, S], 1 where there is a token.
+        rows: int64 [T], the asked positions in the flattened [B * S], item by item.
+    """
+
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    rows: torch.Tensor
+
+
+def pad_batch(token_ids: Sequence[TokenIds], rows: Sequence[RowMask], *, pad_id: int, device: torch.device) -> Batch:
+    """Pad items on the right. ``rows[i]`` masks the asked positions of item i."""
+    longest = max(len(ids) for ids in token_ids)
+    padded = np.full((len(token_ids), longest), pad_id, dtype=np.int64)
+    attention = np.zeros((len(token_ids), longest), dtype=np.int64)
+    asked = np.zeros((len(token_ids), longest), dtype=bool)
+    for item, (ids, mask) in enumerate(zip(token_ids, rows, strict=True)):
+        padded[item, : len(ids)] = ids
+        attention[item, : len(ids)] = 1
+        asked[item, : len(ids)] = mask
+    return Batch(
+        torch.from_numpy(padded).to(device, non_blocking=True),
+        torch.from_numpy(attention).to(device, non_blocking=True),
+        torch.from_numpy(np.flatnonzero(asked)).to(device, non_blocking=True),
+    )
+
+
+def read_hook(place: Place, take: Callable[[torch.Tensor], None]) -> RemovableHandle:
+    """Call ``take`` with the values at ``place`` on every pass."""
+
+    def see(value: torch.Tensor) -> None:
+        take(value if place.read is None else place.read(value))
+
+    if place.side == "input":
+
+        def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            see(first_input(args, kwargs))
+
+        return place.module.register_forward_pre_hook(before, with_kwargs=True)
+
+    def after(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
+        see(first_output(output))
+
+    return place.module.register_forward_hook(after)
+
+
+def edit_hook(place: Place, fn: Callable[[torch.Tensor], torch.Tensor]) -> RemovableHandle:
+    """Replace the values at ``place`` by ``fn`` of them on every pass."""
+
+    def change(value: torch.Tensor) -> torch.Tensor:
+        changed = fn(value if place.read is None else place.read(value))
+        return (changed if place.write is None else place.write(changed)).to(value.dtype)
+
+    if place.side == "input":
+
+        def before(
+            _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+        ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+            return with_first_input(args, kwargs, change(first_input(args, kwargs)))
+
+        return place.module.register_forward_pre_hook(before, with_kwargs=True)
+
+    def after(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> Any:
+        return with_first_output(output, change(first_output(output)))
+
+    return place.module.register_forward_hook(after)
+
+
+@contextmanager
+def hooks(handles: Sequence[RemovableHandle]) -> Iterator[None]:
+    """Hold hooks for the time of the block."""
+    with ExitStack() as stack:
+        for handle in handles:
+            stack.callback(handle.remove)
+        yield
+
+
+def take_rows(values: torch.Tensor, rows: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
+    """Return the asked rows of [B, S, ...] values as [T, D]; what stands after S is flattened."""
+    taken = values.reshape(values.shape[0] * values.shape[1], -1).index_select(0, rows)
+    return taken if dtype is None else taken.to(dtype)
+
+
+def capture(
+    run: Callable[[], object], places: Mapping[str, Place], rows: torch.Tensor, *, dtype: torch.dtype | None
+) -> dict[str, torch.Tensor]:
+    """Call ``run`` (one forward pass), stop it after the last of ``places``, and return their rows, [T, D] each."""
+    found: dict[str, torch.Tensor] = {}
+
+    def taker(name: str) -> Callable[[torch.Tensor], None]:
+        def take(values: torch.Tensor) -> None:
+            found[name] = take_rows(values, rows, dtype)
+            if len(found) == len(places):
+                raise _DeepestReached
+
+        return take
+
+    with hooks([read_hook(place, taker(name)) for name, place in places.items()]), suppress(_DeepestReached):
+        run()
+    return {name: found[name] for name in places}

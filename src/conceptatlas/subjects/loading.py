@@ -1,0 +1,297 @@
+"""From a model's name to its weights: local folders and the cache first, the hub only for what is missing."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from conceptatlas.base.errors import InputError, nearest
+
+ORGANISM = "organism"
+
+# TransformerLens's names, as SAELens's registry uses them -> hub ids.
+ALIASES: dict[str, str] = {
+    "gemma-2b": "google/gemma-2b",
+    "gemma-2b-it": "google/gemma-2b-it",
+    "gemma-2-2b": "google/gemma-2-2b",
+    "gemma-2-2b-it": "google/gemma-2-2b-it",
+    "gemma-2-9b": "google/gemma-2-9b",
+    "gemma-2-9b-it": "google/gemma-2-9b-it",
+    "gemma-2-27b": "google/gemma-2-27b",
+    "gpt2-small": "openai-community/gpt2",
+    "gpt2": "openai-community/gpt2",
+    "mistral-7b": "mistralai/Mistral-7B-v0.1",
+    "pythia-70m-deduped": "EleutherAI/pythia-70m-deduped",
+    "qwen3-0.6b": "Qwen/Qwen3-0.6B",
+    "qwen3-1.7b": "Qwen/Qwen3-1.7B",
+    "qwen3-4b": "Qwen/Qwen3-4B",
+    "qwen3-8b": "Qwen/Qwen3-8B",
+    "qwen3-14b": "Qwen/Qwen3-14B",
+}
+
+# Offered as nearest names beside what is in the cache.
+_WELL_KNOWN = (
+    "google/gemma-3-270m",
+    "google/gemma-3-1b-pt",
+    "google/gemma-3-1b-it",
+    "google/gemma-3-4b-pt",
+    "google/gemma-3-4b-it",
+    "meta-llama/Llama-3.1-8B",
+    "meta-llama/Llama-3.1-8B-Instruct",
+    "Qwen/Qwen2.5-7B-Instruct",
+    "deepseek-ai/DeepSeek-R1-Distill-Llama-8B",
+)
+
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_WEIGHT_SUFFIXES = (".safetensors", ".bin")
+_SAMPLE_BYTES, _SAMPLES, _WHOLE_BELOW = 1 << 16, 64, 64 << 20
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model comes from.
+
+    Attributes:
+        id: Its name in artefacts: the hub id, a folder's own name, or ``organism``.
+        location: What `from_pretrained` takes: a folder's path or the hub id.
+        local: Whether it is a folder.
+    """
+
+    id: str
+    location: str
+    local: bool
+
+
+def resolve_source(model: str | Path) -> Source:
+    """Turn what the user wrote into a source.
+
+    Raises:
+        InputError: It is a folder without a model, a file, or no possible name.
+    """
+    if model == ORGANISM:
+        from conceptatlas.subjects.organism import organism_path
+
+        return Source(ORGANISM, str(organism_path()), local=True)
+    path = Path(model).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise InputError(
+                f"The folder {path} holds no config.json, so it is no Hugging Face model; give the folder that "
+                "save_pretrained or `hf download` wrote."
+            )
+        return Source(path.resolve().name, str(path), local=True)
+    if path.is_file():
+        raise InputError(f"{path} is a file, and a model is a folder; give the folder that holds its config.json.")
+    name = str(model)
+    if isinstance(model, Path) or name.startswith((".", "~", "/")) or not _HUB_ID.fullmatch(name):
+        raise InputError(f"There is no model folder {name}; check the path, or give a hub id such as {_WELL_KNOWN[0]}.")
+    hub_id = ALIASES.get(name.lower(), name)
+    return Source(hub_id, hub_id, local=False)
+
+
+def choose_device(device: str | torch.device) -> torch.device:
+    """Return the device: ``auto`` is CUDA, else Apple's MPS, else the CPU.
+
+    Raises:
+        InputError: The device is unknown, or this machine has none.
+    """
+    if device == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        return torch.device(name)
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f"Unknown device {device!r}; valid are auto, cpu, cuda, cuda:N and mps.") from error
+    if chosen.type == "cuda" and not (torch.cuda.is_available() and (chosen.index or 0) < torch.cuda.device_count()):
+        raise InputError(f"The device {device!r} was asked for, but torch finds no such GPU here; use --device cpu.")
+    if chosen.type == "mps" and not torch.backends.mps.is_available():
+        raise InputError("The device 'mps' was asked for, but this machine has none; use --device cpu.")
+    return chosen
+
+
+def choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype | str:
+    """Return the dtype to load with: ``auto`` is the checkpoint's on an accelerator and float32 on a CPU.
+
+    Raises:
+        InputError: The name is none of auto, float32, bfloat16, float16.
+    """
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype == "auto":
+        return torch.float32 if device.type == "cpu" else "auto"
+    if dtype not in _DTYPES:
+        raise InputError(f"Unknown dtype {dtype!r}; valid are auto, {', '.join(_DTYPES)}.")
+    return _DTYPES[dtype]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model with its tokenizer, its text configuration and its revision."""
+
+    model: Any
+    tokenizer: Any
+    text_config: Any
+    revision: str
+
+
+def load_model(source: Source, *, device: torch.device, dtype: torch.dtype | str) -> Loaded:
+    """Load configuration, tokenizer and weights of ``source``.
+
+    Raises:
+        InputError: It is missing, gated, damaged, or of a kind that cannot be read.
+    """
+    import transformers
+
+    config = _fetch(source, lambda offline: transformers.AutoConfig.from_pretrained(source.location, **offline))
+    if getattr(config, "is_encoder_decoder", False):
+        raise InputError(f"{source.id} is an encoder-decoder model; only decoders and encoders can be read.")
+    tokenizer = _fetch(source, lambda offline: transformers.AutoTokenizer.from_pretrained(source.location, **offline))
+    model_class = _model_class(config)
+    options: dict[str, Any] = {"dtype": dtype}
+    attention = _attention(config)
+    if attention is not None:
+        options["attn_implementation"] = attention
+    with _quiet_bars():
+        model, report = _fetch(
+            source,
+            lambda offline: model_class.from_pretrained(
+                source.location, config=config, output_loading_info=True, **options, **offline
+            ),
+        )
+    _check_complete(model, report, source)
+    revision = content_hash(Path(source.location)) if source.local else str(config._commit_hash)
+    model = model.to(device).eval().requires_grad_(requires_grad=False)
+    return Loaded(model, tokenizer, model.config.get_text_config(), revision)
+
+
+def _model_class(config: Any) -> Any:
+    """Return the class that the checkpoint names, so that no weight is dropped or made up."""
+    import transformers
+
+    for name in config.architectures or ():
+        found = getattr(transformers, name, None)
+        if found is not None:
+            return found
+    return transformers.AutoModelForCausalLM
+
+
+def _attention(config: Any) -> str | None:
+    """Return the attention implementation that a configuration needs, or None for the library's choice.
+
+    Soft-capped attention scores (Gemma-2) are computed by the eager implementation alone; others leave the cap out.
+    """
+    return "eager" if getattr(config.get_text_config(), "attn_logit_softcapping", None) is not None else None
+
+
+def _check_complete(model: Any, report: dict[str, Any], source: Source) -> None:
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise InputError(
+            f"The checkpoint of {source.id} lacks {len(missing)} weights of {type(model).__name__} (first: {missing[0]}); "
+            "they would be random; take a complete checkpoint, or correct `architectures` in its config.json."
+        )
+
+
+@contextmanager
+def _quiet_bars() -> Iterator[None]:
+    """Show the library's loading bar to people only."""
+    from transformers.utils import logging
+
+    if sys.stderr.isatty() or not logging.is_progress_bar_enabled():
+        yield
+        return
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.enable_progress_bar()
+
+
+def _fetch(source: Source, load: Callable[[dict[str, bool]], T]) -> T:
+    """Load from the folder or the cache; only what is not there comes from the hub."""
+    try:
+        return load({"local_files_only": True})
+    except (OSError, ValueError, RuntimeError) as error:
+        if source.local:
+            raise _damaged(source, error) from error
+    try:
+        return load({})
+    except (OSError, ValueError, RuntimeError) as error:
+        raise _hub_error(source.id, error) from error
+
+
+def _damaged(source: Source, error: Exception) -> InputError:
+    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return InputError(f"Cannot load the model in {source.location}: {first.rstrip('.')}; save or download it again.")
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _hub_error(model_id: str, error: Exception) -> InputError:
+    names = {type(cause).__name__ for cause in _causes(error)}
+    url = f"https://huggingface.co/{model_id}"
+    by_hand = f"download it elsewhere (`hf download {model_id} --local-dir DIR`), copy DIR here, and give the folder as "
+        "--model"
+    if "GatedRepoError" in names:
+        return InputError(
+            f"The model {model_id!r} is gated: accept its terms at {url}, then set HF_TOKEN to a token of that account, "
+            f"or {by_hand}."
+        )
+    close = ", ".join(nearest(model_id, known_models()))
+    if "RepositoryNotFoundError" in names:
+        return InputError(
+            f"Unknown model {model_id!r}: the hub has none of that name, or it is private (set HF_TOKEN); nearest: "
+            f"{close}."
+        )
+    if names & {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectionError", "ConnectError"}:
+        return InputError(
+            f"Unknown model {model_id!r}: it is neither a folder nor in the cache, and the hub ({url}) cannot be "
+            f"reached; check the name (nearest: {close}), or {by_hand}."
+        )
+    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return InputError(f"Cannot load the model {model_id!r}: {first.rstrip('.')}; or {by_hand}.")
+
+
+def known_models() -> list[str]:
+    """Return names to offer: the built-in model, those in the cache, and some that SAEs are published for."""
+    from huggingface_hub import constants
+
+    cache = Path(constants.HF_HUB_CACHE)
+    cached = [p.name.removeprefix("models--").replace("--", "/") for p in cache.glob("models--*")]
+    return sorted({ORGANISM, *cached, *_WELL_KNOWN, *ALIASES, *ALIASES.values()})
+
+
+def content_hash(folder: Path) -> str:
+    """Return ``sha256:…`` over a model folder's configuration, tokenizer and weights.
+
+    Weight files of 64 MiB or more enter with their size, their head and 64 samples spread over them: two checkpoints of
+    one shape differ nearly everywhere, and no gigabytes are read.
+    """
+    digest = hashlib.sha256()
+    files = [p for p in folder.iterdir() if p.suffix in _WEIGHT_SUFFIXES or p.name in ("config.json", "tokenizer.json")]
+    for path in sorted(files):
+        size = path.stat().st_size
+        digest.update(f"{path.name}\0{size}\0".encode())
+        with path.open("rb") as handle:
+            if size < _WHOLE_BELOW:
+                digest.update(handle.read())
+                continue
+            for sample in range(_SAMPLES):
+                handle.seek(sample * (size - _SAMPLE_BYTES) // (_SAMPLES - 1))
+                digest.update(handle.read(_SAMPLE_BYTES))
+    return f"sha256:{digest.hexdigest()}"
