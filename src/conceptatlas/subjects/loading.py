@@ -198,8 +198,8 @@ def _check_complete(model: Any, report: dict[str, Any], source: Source) -> None:
     missing = sorted(report["missing_keys"])
     if missing:
         raise InputError(
-            f"The checkpoint of {source.id} lacks {len(missing)} weights of {type(model).__name__} (first: {missing[0]}); "
-            "they would be random; take a complete checkpoint, or correct `architectures` in its config.json."
+            f"The checkpoint of {source.id} lacks {len(missing)} weights of {type(model).__name__} (first: "
+            f"{missing[0]}); they would be random; take a complete checkpoint, or correct `architectures` in its config.json."
         )
 
 
@@ -245,12 +245,11 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 def _hub_error(model_id: str, error: Exception) -> InputError:
     names = {type(cause).__name__ for cause in _causes(error)}
     url = f"https://huggingface.co/{model_id}"
-    by_hand = f"download it elsewhere (`hf download {model_id} --local-dir DIR`), copy DIR here, and give the folder as "
-        "--model"
+    by_hand = f"download it elsewhere (`hf download {model_id} --local-dir DIR`), copy it, and give DIR as --model"
     if "GatedRepoError" in names:
         return InputError(
-            f"The model {model_id!r} is gated: accept its terms at {url}, then set HF_TOKEN to a token of that account, "
-            f"or {by_hand}."
+            f"The model {model_id!r} is gated: accept its terms at {url}, then set HF_TOKEN to a token of that "
+            f"account, or {by_hand}."
         )
     close = ", ".join(nearest(model_id, known_models()))
     if "RepositoryNotFoundError" in names:

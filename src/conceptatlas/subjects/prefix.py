@@ -2,8 +2,8 @@
 
 A causal transformer has it, and one pass over the text gives every fragment. Two kinds of model break it: those in
 which a token sees what follows (bidirectional encoders), and those whose position encoding depends on the length of
-what they are given (long rope switches its frequencies beyond the original context, dynamic rope changes them with every
-length).
+what they are given (long rope switches its frequencies beyond the original context, dynamic rope changes them with
+every length).
 """
 
 from __future__ import annotations

@@ -25,12 +25,12 @@ _NO_LIMIT = 10**9
 
 @dataclass(frozen=True)
 class Tokenized:
-    """Tokenised items; each list has one array per item, all arrays of an item have its length (special tokens counted).
+    """Tokenised items: one array per item in each list, as long as the item has tokens (special ones counted).
 
     Attributes:
         token_ids: int32, with BOS where the model was trained with one.
         rows: bool, False at special tokens (by id, wherever they stand).
-        positions: int32, the row's number within its item from 0 (special tokens are not counted), -1 at special tokens.
+        positions: int32, the row's number within its item from 0 (special tokens not counted), -1 at special tokens.
         char_ends: int32, where the token ends in the text, in characters; 0 at special tokens that were added.
         truncated: The items that were cut, in order.
     """
@@ -67,8 +67,8 @@ class TokenRules:
     the token that separates documents (GPT-2, Pythia: ``<|endoftext|>`` is BOS and EOS, tokenizers leave it out, and
     SAEs were trained with it). A model without a BOS (Qwen) gets none.
 
-    Special are all the tokenizer's special ids and its control tokens (chat tags, reserved tokens). The unknown token is
-    not, unless it doubles as another: it stands for a word of the text.
+    Special are all the tokenizer's special ids and its control tokens (chat tags, reserved tokens). The unknown token
+    is not, unless it doubles as another: it stands for a word of the text.
 
     Attributes:
         bos: Who adds the BOS.
