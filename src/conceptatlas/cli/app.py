@@ -16,7 +16,9 @@ from conceptatlas.base.console import note
 from conceptatlas.base.errors import ConceptAtlasError
 
 # Every module has ``register(app)``; the order is the order of --help.
-COMMAND_MODULES: tuple[str, ...] = ()
+COMMAND_MODULES: tuple[str, ...] = (
+    "check",
+)
 
 HELP = """From a concept to the features that carry it, with the evidence, in minutes.
 
@@ -80,7 +82,7 @@ def run(arguments: list[str]) -> int:
         if _debugging(arguments):
             raise
         note(
-            f"Error: unexpected {type(error).__name__}: {error}; run again as `conceptatlas --debug …` for the traceback."
+            f"Error: unexpected {type(error).__name__}: {error}; `conceptatlas --debug …` shows the traceback."
         )
         return 1
     return 0
