@@ -1,0 +1,189 @@
+"""Rows in, sparse activations out: one large product per tile of features, compacted at once.
+
+The dense [T, F] matrix never exists: a tile of it is made, what is active is copied out, and the next tile overwrites
+it. Tile sizes follow from the number of rows alone, so that the same rows give the same bytes.
+
+``encode_dense`` is the slow and obvious version of the same formulas.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from conceptatlas.base.errors import InputError
+from conceptatlas.saes._kernels import copy_above, count_above
+from conceptatlas.saes.encoder import Encoder, prepare_rows
+from conceptatlas.saes.sparse import SparseColumns, beside, empty_columns, from_entries
+
+# Entries of one tile: 16 MiB of float32 on a CPU, where it should stay near the cache, and 1 GiB on a GPU.
+_TILE_ENTRIES_CPU = 4 << 20
+_TILE_ENTRIES_GPU = 256 << 20
+_MIN_TILE = 64
+
+
+def encode_rows(
+    x: torch.Tensor,
+    encoder: Encoder,
+    *,
+    columns: Sequence[int] | None = None,
+    tile_features: int | None = None,
+) -> SparseColumns:
+    """Encode rows and return what is not zero, by feature.
+
+    Args:
+        x: [T, D] rows in the units of the site (or [T, heads, d_head] for ``hook_z``), any float type, any device.
+        encoder: The encoder half of one SAE; its device does the work.
+        columns: Features to return, in this order (``indptr`` then has ``len(columns) + 1`` entries; give them their
+            places with :func:`~conceptatlas.saes.sparse.spread_columns`). Threshold encoders compute only these;
+            TopK kinds must encode all (``encoder.needs_all_columns``).
+        tile_features: Features per tile (TopK kinds: rows per tile are derived from it); by default from T.
+
+    Returns:
+        Sparse columns over T rows; float32 values in the SAE's own units.
+
+    Raises:
+        InputError: The width of the rows is not the encoder's, or a column does not exist.
+        WorkError: A row is not finite.
+    """
+    chosen = _checked_columns(columns, encoder.d_sae)
+    if len(x) == 0:
+        return empty_columns(encoder.d_sae if chosen is None else len(chosen))
+    with torch.no_grad():
+        x_TD = prepare_rows(x, encoder)
+        if encoder.needs_all_columns:
+            return _select(_encode_topk(x_TD, encoder), chosen)
+        return _encode_threshold(x_TD, encoder, chosen, tile_features or tile_size(len(x_TD), x_TD.device))
+
+
+def tile_size(n_rows: int, device: torch.device) -> int:
+    """Return how many features a tile over ``n_rows`` rows has (a function of the data and the kind of device)."""
+    entries = _TILE_ENTRIES_CPU if device.type == "cpu" else _TILE_ENTRIES_GPU
+    return max(_MIN_TILE, entries // max(n_rows, 1) // _MIN_TILE * _MIN_TILE)
+
+
+def encode_dense(x: torch.Tensor, encoder: Encoder) -> torch.Tensor:
+    """Return float32 [T, F] activations by the plain formulas (for tests, small cases, and to read)."""
+    with torch.no_grad():
+        pre = prepare_rows(x, encoder) @ encoder.W_enc + encoder.bias
+        if encoder.activation == "threshold":
+            assert encoder.threshold is not None
+            acts = pre
+            if encoder.scale is not None and encoder.shift is not None:
+                acts = (encoder.scale * pre + encoder.shift).clamp(min=0.0)
+            return torch.where(pre > encoder.threshold, acts, 0.0)
+        if encoder.rank_scale is not None:
+            pre = pre * encoder.rank_scale
+        values, where = _top_of_rows(pre, encoder)
+        return torch.zeros_like(pre).scatter_(1, where, values)
+
+
+def _checked_columns(columns: Sequence[int] | None, d_sae: int) -> npt.NDArray[np.int64] | None:
+    if columns is None:
+        return None
+    chosen = np.asarray(columns, dtype=np.int64).reshape(-1)
+    bad = chosen[(chosen < 0) | (chosen >= d_sae)]
+    if len(bad):
+        raise InputError(f"Feature {bad[0]} does not exist: the SAE has {d_sae} features, 0 to {d_sae - 1}.")
+    return chosen
+
+
+def _select(columns: SparseColumns, chosen: npt.NDArray[np.int64] | None) -> SparseColumns:
+    if chosen is None:
+        return columns
+    picked = [columns.column(int(f)) for f in chosen]
+    indptr = np.zeros(len(chosen) + 1, np.int64)
+    np.cumsum([len(rows) for rows, _ in picked], out=indptr[1:])
+    if not picked:
+        return empty_columns(0)
+    return SparseColumns(indptr, np.concatenate([r for r, _ in picked]), np.concatenate([v for _, v in picked]))
+
+
+def _encode_threshold(
+    x_TD: torch.Tensor, encoder: Encoder, chosen: npt.NDArray[np.int64] | None, tile: int
+) -> SparseColumns:
+    """Encode tile by tile over features; the compaction runs on the encoder's device."""
+    assert encoder.threshold is not None
+    W_enc, bias, threshold, scale, shift = (
+        encoder.W_enc, encoder.bias, encoder.threshold, encoder.scale, encoder.shift,
+    )  # fmt: skip
+    if chosen is not None:
+        index = torch.from_numpy(chosen).to(encoder.device)
+        W_enc, bias, threshold = W_enc[:, index], bias[index], threshold[index]
+        scale = None if scale is None else scale[index]
+        shift = None if shift is None else shift[index]
+    n_features = W_enc.shape[1]
+    tile = min(tile, max(n_features, 1))
+    compact = _compact_cpu if x_TD.device.type == "cpu" else _compact_device
+    buffer = torch.empty(tile, len(x_TD), device=x_TD.device)
+    parts = []
+    for first in range(0, n_features, tile):
+        part = slice(first, min(first + tile, n_features))
+        products_FT = torch.mm(W_enc[:, part].t(), x_TD.t(), out=buffer[: part.stop - part.start])
+        entries = compact(products_FT, bias[part], threshold[part])
+        if scale is not None and shift is not None:
+            entries = _rescaled(entries, scale[part], shift[part])
+        parts.append(entries)
+    return beside(parts)
+
+
+def _compact_cpu(products_FT: torch.Tensor, bias: torch.Tensor, threshold: torch.Tensor) -> SparseColumns:
+    tile, b, limit = products_FT.numpy(), bias.numpy(), threshold.numpy()
+    indptr = np.zeros(len(b) + 1, np.int64)
+    count_above(tile, b, limit, indptr[1:])
+    np.cumsum(indptr, out=indptr)
+    rows, values = np.empty(indptr[-1], np.int32), np.empty(indptr[-1], np.float32)
+    copy_above(tile, b, limit, indptr, rows, values)
+    return SparseColumns(indptr, rows, values)
+
+
+def _compact_device(products_FT: torch.Tensor, bias: torch.Tensor, threshold: torch.Tensor) -> SparseColumns:
+    """Compact on the device, so that only what is active is copied to the host."""
+    pre_FT = products_FT.add_(bias[:, None])
+    active = pre_FT > threshold[:, None]
+    indptr = np.zeros(len(bias) + 1, np.int64)
+    np.cumsum(active.sum(dim=1).cpu().numpy(), out=indptr[1:])
+    flat = active.view(-1).nonzero().squeeze(1)
+    values = pre_FT.view(-1)[flat]
+    rows = (flat % pre_FT.shape[1]).to(torch.int32)
+    return SparseColumns(indptr, rows.cpu().numpy(), values.cpu().numpy())
+
+
+def _rescaled(entries: SparseColumns, scale: torch.Tensor, shift: torch.Tensor) -> SparseColumns:
+    """Turn the pre-activations of a gated SAE into magnitudes, dropping what rounding made zero or less."""
+    counts = np.diff(entries.indptr)
+    values = np.repeat(scale.cpu().numpy(), counts) * entries.values + np.repeat(shift.cpu().numpy(), counts)
+    keep = values > 0
+    if keep.all():
+        return entries._replace(values=values)
+    kept = np.concatenate([[0], np.cumsum(keep)])
+    return SparseColumns(kept[entries.indptr].astype(np.int64), entries.rows[keep], values[keep])
+
+
+def _top_of_rows(pre_TF: torch.Tensor, encoder: Encoder) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return values [T, k] and features [T, k] of the k largest of each row (Gao et al. 2024, eq. 2)."""
+    assert encoder.k is not None
+    if encoder.activation == "abstopk":
+        where = torch.topk(pre_TF.abs(), encoder.k, dim=1, sorted=False).indices
+        return pre_TF.gather(1, where), where
+    values, where = torch.topk(pre_TF, encoder.k, dim=1, sorted=False)
+    return values.relu(), where
+
+
+def _encode_topk(x_TD: torch.Tensor, encoder: Encoder) -> SparseColumns:
+    """Encode tile by tile over rows, all features of a row at once."""
+    tile = tile_size(encoder.d_sae, x_TD.device)
+    rows, features, values = [], [], []
+    for first in range(0, len(x_TD), tile):
+        pre_TF = torch.addmm(encoder.bias, x_TD[first : first + tile], encoder.W_enc)
+        if encoder.rank_scale is not None:
+            pre_TF *= encoder.rank_scale
+        top, where = _top_of_rows(pre_TF, encoder)
+        active = top != 0
+        rows.append(active.nonzero()[:, 0].add_(first).cpu().numpy())
+        features.append(where[active].cpu().numpy())
+        values.append(top[active].cpu().numpy())
+    return from_entries(np.concatenate(rows), np.concatenate(features), np.concatenate(values), encoder.d_sae)
