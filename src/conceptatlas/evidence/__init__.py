@@ -25,6 +25,8 @@ _NAMES: dict[str, str] = {
     "find_peaks": "trajectories",
     "item_bounds": "features",
     "safe_link": "neuronpedia",
+    "sample_by_decile": "examples",
+    "strongest_by_label": "examples",
     "trace_feature": "trajectories",
     "trace_features": "trajectories",
     "write_summary": "trajectories",

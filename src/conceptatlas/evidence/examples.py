@@ -105,7 +105,7 @@ class ItemTexts:
     def __init__(self, recording: Recording) -> None:
         self.texts: list[str] = recording.items["text"].to_list()
         self.labels: npt.NDArray[np.int64] = recording.items["label"].to_numpy().astype(np.int64)
-        self.bounds = item_bounds(recording.items["first_row"].to_list(), recording.items["n_rows"].to_list())
+        self.bounds = item_bounds(recording)
         self._ends: npt.NDArray[np.int64] = recording.rows["fragment_end"].to_numpy().astype(np.int64)
 
     def pieces(self, item: int) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -54,14 +53,14 @@ def column_of_rows(recording: Recording, feature: FeatureRef) -> npt.NDArray[np.
     if feature.slug not in slugs:
         raise unknown_name("SAE in this recording", feature.slug, slugs)
     columns = recording.columns(feature.slug)
-    n_features = len(columns.indptr) - 1
-    if not 0 <= feature.feature_id < n_features:
+    if not 0 <= feature.feature_id < columns.n_features:
         raise InputError(
-            f"There is no feature {feature.feature_id} in {feature.sae_id}: its features are 0 to {n_features - 1}."
+            f"There is no feature {feature.feature_id} in {feature.sae_id}: its features are 0 to "
+            f"{columns.n_features - 1}."
         )
-    start, stop = int(columns.indptr[feature.feature_id]), int(columns.indptr[feature.feature_id + 1])
-    acts_T = np.zeros(recording.rows.height, dtype=np.float32)
-    acts_T[columns.rows[start:stop]] = columns.values[start:stop]
+    rows, values = columns.feature(feature.feature_id)
+    acts_T = np.zeros(recording.n_rows, dtype=np.float32)
+    acts_T[rows] = values
     return acts_T
 
 
@@ -98,7 +97,6 @@ def features_of_ranking(ranking: Ranking, recording: Recording, *, top_n: int | 
     return found
 
 
-def item_bounds(first_row: Sequence[int], n_rows: Sequence[int]) -> npt.NDArray[np.int64]:
+def item_bounds(recording: Recording) -> npt.NDArray[np.int64]:
     """Return each item's first row and the row after its last, int64 [N, 2]."""
-    first = np.asarray(first_row, dtype=np.int64)
-    return np.stack([first, first + np.asarray(n_rows, dtype=np.int64)], axis=1)
+    return np.stack([recording.first_rows[:-1], recording.first_rows[1:]], axis=1)

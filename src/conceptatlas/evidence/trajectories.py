@@ -193,7 +193,7 @@ def trace_feature(
 
 def trace_features(recording: Recording, features: Sequence[FeatureRef], labels: Sequence[int]) -> list[FeaturePeaks]:
     """Summarise the peaks of several features of a recording that kept every row."""
-    bounds = item_bounds(recording.items["first_row"].to_list(), recording.items["n_rows"].to_list())
+    bounds = item_bounds(recording)
     labels_N = recording.items["label"].to_numpy()
     return [
         trace_feature(feature, column_of_rows(recording, feature), bounds, labels_N, labels) for feature in features

@@ -1,0 +1,119 @@
+"""Where in the model the concept emerges: held-out AUROC by layer of the best feature and of the baselines."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from conceptatlas.evidence import FeatureRef
+from conceptatlas.ranking import auroc_interval
+from conceptatlas.views.rivals import Rival, rivals_of
+from conceptatlas.views.study_folder import Study
+from conceptatlas.views.svg.lines import Point, Series
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+# One-sided 95% of the standard normal distribution.
+_Z95 = 1.6448536269514722
+
+# The baselines with a figure per layer, in the order of the legend; the number is their colour.
+CURVES: dict[str, tuple[str, int]] = {
+    "k_sparse": ("k-sparse probe", 1),
+    "difference_of_means": ("difference of means", 2),
+    "logistic": ("logistic probe", 3),
+    "random_sae": ("frozen-random SAE", 4),
+}
+
+
+@dataclass(frozen=True)
+class Emergence:
+    """The curves of ``emergence.png`` and of the report, and the null line."""
+
+    series: tuple[Series, ...]
+    null: float | None
+    null_name: str
+
+
+def chance_auroc(n_high: int, n_low: int) -> float | None:
+    """Return the 95th percentile of the AUROC of a score that knows nothing, or None where a side is empty.
+
+    Mann and Whitney (1947): under the null U / (n₁·n₀) has mean 1/2 and variance (n₁ + n₀ + 1) / (12·n₁·n₀);
+    normal approximation. No maximum over features is taken: on hold-out the feature has been chosen already.
+    """
+    if n_high == 0 or n_low == 0:
+        return None
+    return 0.5 + _Z95 * math.sqrt((n_high + n_low + 1) / (12 * n_high * n_low))
+
+
+def best_by_layer(table: pl.DataFrame) -> pl.DataFrame:
+    """Return the feature of each layer that scores highest on discovery, by layer.
+
+    Args:
+        table: ``all_features.parquet``: every feature that ever fired.
+    """
+    return (
+        table.filter(pl.col("interpretability_score").is_not_null())
+        .sort("interpretability_score", descending=True, maintain_order=True)
+        .group_by("layer", maintain_order=True)
+        .first()
+        .sort("layer")
+    )
+
+
+def _features_curve(study: Study, high: int, low: int) -> Series:
+    assert study.ranking is not None  # noqa: S101 - the caller has looked
+    points = []
+    held = study.holdout & np.isin(study.labels, (high, low))
+    groups = np.unique(study.items["split_hash"].to_numpy(), return_inverse=True)[1].astype(np.int64)
+    for row in best_by_layer(study.ranking.all).iter_rows(named=True):
+        ref = FeatureRef(row["slug"], row["sae_id"], row["layer"], row["average_l0"], row["feature_id"])
+        sign = -1.0 if row.get("direction") == "down" else 1.0
+        figures = auroc_interval(sign * study.scores(ref)[held], study.labels[held] == high, groups[held])
+        y, bottom, top = (float(figure) for figure in figures)
+        if math.isfinite(y):
+            points.append(Point(float(row["layer"]), y, *(b if math.isfinite(b) else None for b in (bottom, top))))
+    return Series("best feature", 0, tuple(points))
+
+
+def _layers(rivals: Iterable[Rival], name: str, look: int) -> Series:
+    """Return one baseline's curve; where a layer has several (sites, k), the one that was best on discovery."""
+    best: dict[int, Rival] = {}
+    for rival in rivals:
+        if rival.layer is None or rival.auroc_holdout is None:
+            continue
+        have = best.get(rival.layer)
+        if have is None or (rival.auroc or 0.0) > (have.auroc or 0.0):
+            best[rival.layer] = rival
+    points = (
+        Point(float(layer), r.auroc_holdout, r.low, r.high)
+        for layer, r in sorted(best.items())
+        if r.auroc_holdout is not None
+    )
+    return Series(name, look, tuple(points))
+
+
+def grades_compared(labels: npt.NDArray[np.integer], holdout: npt.NDArray[np.bool_]) -> tuple[int, int]:
+    """Return the highest and the lowest grade on discovery: what an AUROC compares."""
+    seen = np.unique(labels[~holdout])
+    return int(seen[-1]), int(seen[0])
+
+
+def emergence_of(study: Study) -> Emergence | None:
+    """Return the curves of a study; None where there is no ranking, no recording or no hold-out."""
+    if study.ranking is None or study.recording is None or not study.holdout.any():
+        return None
+    high, low = grades_compared(study.labels, study.holdout)
+    rivals = rivals_of(study)
+    curves = [_features_curve(study, high, low)]
+    curves += [_layers([r for r in rivals if r.kind == kind], name, look) for kind, (name, look) in CURVES.items()]
+    series = tuple(curve for curve in curves if curve.points)
+    if not series:
+        return None
+    counts = [int((study.holdout & (study.labels == grade)).sum()) for grade in (high, low)]
+    return Emergence(series, chance_auroc(*counts), "knows nothing (95%)")

@@ -1,0 +1,1 @@
+"""Plot files (PNG), drawn with matplotlib's object interface."""

@@ -1,0 +1,37 @@
+"""The cards of the top features."""
+
+from __future__ import annotations
+
+from conceptatlas.evidence import safe_link
+from conceptatlas.views.html import render
+from conceptatlas.views.sections import Section, panels_of, section
+from conceptatlas.views.study_folder import Study
+
+CARDS = 12
+
+
+@section("features", order=50)
+def features(study: Study) -> Section | None:
+    """A card for each of the best features, with every panel that has something to show."""
+    shown = study.features[:CARDS]
+    if not shown:
+        return None
+    cards = [
+        {
+            "feature": feature,
+            "row": study.rows_by_rank[feature.rank or 0],
+            "link": safe_link(feature.neuronpedia_url),
+            "panels": panels_of(study, feature),
+            "open": number == 0,
+        }
+        for number, feature in enumerate(shown)
+    ]
+    rest = len(study.features) - len(shown)
+    return Section(
+        title="The features, one by one",
+        lead=f"The best {len(shown)} of {len(study.features)} kept; {rest} more stand in the table above."
+        if rest
+        else "Every feature that passed the filters.",
+        body=render("features.html", cards=cards),
+        entries=tuple((f"feature-{f.rank}", f"{f.rank}. layer {f.layer} #{f.feature_id}") for f in shown),
+    )

@@ -1,0 +1,196 @@
+"""What a study folder holds, read lazily: views ask it, and show what there is.
+
+Layout: ``DIR/rec``, ``DIR/rank``, ``DIR/trace``, ``DIR/effect``, ``DIR/probe``, ``DIR/label``, ``DIR/prompts``,
+``DIR/images``, ``DIR/study.yaml``. A recording or a ranking by itself is a study with that one part.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from conceptatlas.base.errors import InputError
+from conceptatlas.base.files import read_json
+from conceptatlas.base.provenance import RUN_FILE
+from conceptatlas.concepts import holdout_mask
+from conceptatlas.evidence import FeatureRef, ItemTexts, column_of_rows, features_of_ranking
+from conceptatlas.recording import Recording
+
+if TYPE_CHECKING:
+    from conceptatlas.ranking import Ranking
+
+STAGES = ("rec", "rank", "trace", "effect", "probe", "label", "prompts", "images")
+MANIFEST = "manifest.json"
+RANKED = "ranked_features.csv"
+
+Pool = Literal["final", "max", "mean"]
+
+
+class Study:
+    """A study folder. Parts that are not there are None; nothing is read before it is asked for."""
+
+    def __init__(self, path: Path, stages: dict[str, Path]) -> None:
+        self.path = path
+        self.stages = stages
+        self.column: Callable[[FeatureRef], npt.NDArray[np.float32]] = lru_cache(maxsize=64)(self._column)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Study:
+        """Open a study folder, a recording or a ranking.
+
+        Raises:
+            InputError: There is no such folder, or it holds none of these.
+        """
+        folder = Path(path)
+        if not folder.is_dir():
+            raise InputError(f"There is no folder {folder}; give a study folder, such as `conceptatlas demo` makes.")
+        if (folder / MANIFEST).is_file():
+            return cls(folder, {"rec": folder})
+        if (folder / RANKED).is_file():
+            return cls(folder, {"rank": folder} | _recording_of(folder))
+        stages = {name: folder / name for name in STAGES if (folder / name).is_dir()}
+        if not stages:
+            raise InputError(
+                f"{folder} holds no study: none of its folders is called {', '.join(STAGES)}; give the folder that "
+                "`conceptatlas run` or `conceptatlas demo` wrote."
+            )
+        return cls(folder, stages)
+
+    def file(self, stage: str, name: str) -> Path | None:
+        """Return the path of a stage's file if it exists, else None."""
+        folder = self.stages.get(stage)
+        return folder / name if folder is not None and (folder / name).is_file() else None
+
+    @cached_property
+    def recording(self) -> Recording | None:
+        """The recording, if it is whole."""
+        return None if self.file("rec", MANIFEST) is None else Recording.open(self.stages["rec"])
+
+    @cached_property
+    def ranking(self) -> Ranking | None:
+        """The ranking, if there is one."""
+        from conceptatlas.ranking import Ranking  # late: it brings numba along
+
+        return None if self.file("rank", RANKED) is None else Ranking.open(self.stages["rank"])
+
+    @cached_property
+    def title(self) -> str:
+        """What the study is about."""
+        return self.path.resolve().name if self.recording is None else self.recording.manifest.concept.name
+
+    def run(self, stage: str) -> dict[str, Any]:
+        """Return a stage's ``run.json`` (empty where it has none)."""
+        path = self.file(stage, RUN_FILE)
+        return {} if path is None else dict(read_json(path))
+
+    @cached_property
+    def pool(self) -> Pool:
+        """How the ranking pooled an item's rows."""
+        chosen = self.run("rank").get("pool") or self.run("rank").get("options", {}).get("pool", "final")
+        return chosen if chosen in ("max", "mean") else "final"
+
+    @cached_property
+    def holdout_share(self) -> float:
+        """The share of groups that the ranking held out."""
+        return float(self.run("rank").get("options", {}).get("holdout", 0.3))
+
+    @cached_property
+    def items(self) -> pl.DataFrame:
+        """The items (empty without a recording)."""
+        return pl.DataFrame() if self.recording is None else self.recording.items
+
+    @cached_property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """The items' grades, int64 [N]."""
+        return self.items["label"].to_numpy().astype(np.int64)
+
+    @cached_property
+    def holdout(self) -> npt.NDArray[np.bool_]:
+        """Which items the ranking held out, bool [N]."""
+        return holdout_mask(
+            self.labels,
+            self.items["split_hash"].to_numpy(),
+            split=self.items["split"].to_list() if "split" in self.items.columns else None,
+            share=self.holdout_share,
+        )
+
+    @cached_property
+    def texts(self) -> ItemTexts:
+        """The items cut into tokens."""
+        if self.recording is None:
+            raise InputError(f"{self.path} has no recording, and its sentences are asked for; record first.")
+        return ItemTexts(self.recording)
+
+    @cached_property
+    def features(self) -> list[FeatureRef]:
+        """The kept features, best first (none without both a recording and a ranking)."""
+        if self.recording is None or self.ranking is None:
+            return []
+        return features_of_ranking(self.ranking, self.recording)
+
+    @cached_property
+    def rows_by_rank(self) -> dict[int, dict[str, Any]]:
+        """The kept features' figures, by rank."""
+        if self.ranking is None:
+            return {}
+        return {int(row["rank"]): row for row in self.ranking.features.iter_rows(named=True)}
+
+    @cached_property
+    def near_misses(self) -> list[str]:
+        """Where nothing passed the filters: the nearest features and what each lacked, a sentence each."""
+        if self.ranking is None or not self.ranking.near_misses.height:
+            return []
+        return [
+            f"layer {row['layer']} · L0 {row['average_l0']:g} · feature {row['feature_id']}: {row['lacks']}"
+            for row in self.ranking.near_misses.iter_rows(named=True)
+        ]
+
+    def _column(self, feature: FeatureRef) -> npt.NDArray[np.float32]:
+        if self.recording is None:
+            raise InputError(f"{self.path} has no recording, and activations are asked for; record first.")
+        return column_of_rows(self.recording, feature)
+
+    def scores(self, feature: FeatureRef) -> npt.NDArray[np.float64]:
+        """Return a feature's score on every item, pooled as the ranking did, float64 [N]."""
+        return pool_rows(self.column(feature), self.texts.bounds, self.pool)
+
+    @property
+    def keeps_all_rows(self) -> bool:
+        """Whether activations along the sentence were kept."""
+        return self.recording is not None and self.recording.keeps_all_rows
+
+
+def pool_rows(
+    acts_T: npt.NDArray[np.floating], bounds_N2: npt.NDArray[np.int64], pool: Pool
+) -> npt.NDArray[np.float64]:
+    """Pool a feature's activations over each item's rows, float64 [N]; an item without rows has 0.
+
+    Args:
+        acts_T: Activation on every row, [T].
+        bounds_N2: Each item's first row and the row after its last, int64 [N, 2].
+        pool: ``final`` (the last row), ``max`` or ``mean``.
+    """
+    pooled = np.zeros(len(bounds_N2))
+    for item, (start, stop) in enumerate(bounds_N2):
+        if stop > start:
+            acts = acts_T[start:stop].astype(np.float64)
+            pooled[item] = acts[-1] if pool == "final" else acts.max() if pool == "max" else acts.mean()
+    return pooled
+
+
+def _recording_of(rank_folder: Path) -> dict[str, Path]:
+    """Return where the recording of a lone ranking is, as its ``run.json`` or a neighbour says, if it is there."""
+    run = rank_folder / RUN_FILE
+    said = dict(read_json(run)) if run.is_file() else {}
+    named = said.get("recording") or said.get("options", {}).get("rec")
+    for candidate in (Path(str(named)) if named else None, rank_folder.parent / "rec"):
+        if candidate is not None and (candidate / MANIFEST).is_file():
+            return {"rec": candidate}
+    return {}

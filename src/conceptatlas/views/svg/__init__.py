@@ -1,0 +1,1 @@
+"""Small pictures for the pages, as SVG text that follows the page's colours."""
