@@ -19,6 +19,8 @@ _PUBLIC: dict[str, str] = {
     "ConceptCheck": "conceptatlas.concepts",
     "check_concept": "conceptatlas.concepts",
     "load_concept": "conceptatlas.concepts",
+    "Recording": "conceptatlas.recording",
+    "record": "conceptatlas.recording",
 }
 
 __all__ = ["__version__", *_PUBLIC]

@@ -18,6 +18,10 @@ from conceptatlas.base.errors import ConceptAtlasError
 # Every module has ``register(app)``; the order is the order of --help.
 COMMAND_MODULES: tuple[str, ...] = (
     "check",
+    "record",
+    "info",
+    "verify",
+    "export",
 )
 
 HELP = """From a concept to the features that carry it, with the evidence, in minutes.

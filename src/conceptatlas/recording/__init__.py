@@ -3,19 +3,40 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from conceptatlas.recording.manifest import EMBED_SITE, Manifest, RecordedSAE
 from conceptatlas.recording.store import Recording
 from conceptatlas.saes.sparse import SparseColumns
 
-__all__ = ["EMBED_SITE", "Manifest", "RecordedSAE", "Recording", "SparseColumns"]
+if TYPE_CHECKING:
+    from conceptatlas.recording.exporter import export
+    from conceptatlas.recording.recorder import record
+    from conceptatlas.recording.verifier import Problem, verify
 
-# Resolved on first use: these import torch.
-_LATE: dict[str, str] = {}
+__all__ = [
+    "EMBED_SITE",
+    "Manifest",
+    "Problem",
+    "RecordedSAE",
+    "Recording",
+    "SparseColumns",
+    "export",
+    "record",
+    "verify",
+]
+
+# Resolved on first use, so that reading a recording stays quick.
+_LATE: dict[str, tuple[str, str]] = {
+    "record": ("conceptatlas.recording.recorder", "record"),
+    "export": ("conceptatlas.recording.exporter", "export"),
+    "verify": ("conceptatlas.recording.verifier", "verify"),
+    "Problem": ("conceptatlas.recording.verifier", "Problem"),
+}
 
 
 def __getattr__(name: str) -> Any:
     if name in _LATE:
-        return getattr(importlib.import_module(_LATE[name]), name)
+        module, attribute = _LATE[name]
+        return getattr(importlib.import_module(module), attribute)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

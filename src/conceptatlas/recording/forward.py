@@ -1,7 +1,7 @@
 """The first phase of a shard: one pass of the base model over it, the hidden states of the asked sites kept.
 
 For a causal model the state of "tokens 1..t" at its last token is the state of the whole text at t, so one pass gives
-every fragment; where that does not hold the plan gives every fragment a sequence of its own.
+every fragment; where that does not hold the subject makes the passes that are needed.
 """
 
 from __future__ import annotations
@@ -35,14 +35,13 @@ def shard_states(
         shard: Which shard.
         batch_tokens: Tokens of one batch, padding included.
     """
-    sequences = plan.sequences(shard)
-    counts = np.array([int(mask.sum()) for mask in sequences.keep], dtype=np.int64)
+    first, last = plan.shards[shard]
+    token_ids, masks = plan.token_ids[first:last], plan.masks[first:last]
+    counts = np.array([int(mask.sum()) for mask in masks], dtype=np.int64)
     starts = np.cumsum(counts) - counts
     states: dict[str, torch.Tensor] = {}
-    for batch in batches([len(ids) for ids in sequences.token_ids], batch_tokens):
-        found = subject.hidden_states(
-            [sequences.token_ids[i] for i in batch], sites, [sequences.keep[i] for i in batch]
-        )
+    for batch in batches([len(ids) for ids in token_ids], batch_tokens):
+        found = subject.hidden_states([token_ids[i] for i in batch], sites, [masks[i] for i in batch])
         place = np.repeat(starts[batch] - (np.cumsum(counts[batch]) - counts[batch]), counts[batch])
         index = torch.from_numpy(place + np.arange(int(counts[batch].sum())))
         for name, part in found.items():

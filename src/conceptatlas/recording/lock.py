@@ -1,4 +1,4 @@
-"""One process at a time works on a recording. The lock is the kernel's, so it ends with the process, however that ends."""
+"""One process at a time works on a recording. The lock is the kernel's: it ends with the process, however that ends."""
 
 from __future__ import annotations
 

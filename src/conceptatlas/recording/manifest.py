@@ -7,7 +7,7 @@ was not.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -46,6 +46,8 @@ class SubjectInfo(_Model):
     """The model under study."""
 
     id: str
+    location: str = ""
+    """The folder or hub id that it was loaded from."""
     revision: str | None = None
     model_class: str = ""
     dtype: str = "float32"
@@ -53,7 +55,9 @@ class SubjectInfo(_Model):
     d_model: int
     n_layers: int
     prefix: str = ""
-    """Why one pass gives every fragment, or that every fragment had a pass of its own."""
+    """Why one pass gives every fragment, or that fragments had passes of their own."""
+    bos: str = ""
+    """Who put the BOS first: the tokenizer, we, or nobody."""
 
 
 class ConceptInfo(_Model):
@@ -91,7 +95,6 @@ class PlanInfo(_Model):
     """Half-open ranges of items."""
     batch_tokens: int = 0
     truncated: int = 0
-    passes: Literal["cumulative", "per fragment", "none"] = "none"
 
 
 class SiteInfo(_Model):
@@ -101,6 +104,11 @@ class SiteInfo(_Model):
     mean_norm: float
     sinks: int
     """Rows whose norm is above ten times the median: attention sinks."""
+
+
+def l0_text(average_l0: float) -> str:
+    """Return an L0 as file names and keys write it: without a fraction where it has none."""
+    return f"{round(average_l0, 3):g}" if average_l0 < 1e6 else str(round(average_l0))
 
 
 class RecordedSAE(_Model):
@@ -136,6 +144,11 @@ class RecordedSAE(_Model):
         """``release/sae_id``, or the sae_id alone for a local one."""
         return f"{self.release}/{self.sae_id}" if self.release else self.sae_id
 
+    @property
+    def short_name(self) -> str:
+        """``layer_12_l0_71``: how files name an SAE. Two SAEs can share it; see ``Recording.short_names``."""
+        return f"layer_{self.layer}_l0_{l0_text(self.average_l0)}"
+
     def neuronpedia_url(self, feature: int) -> str:
         """Return the feature's page, or an empty string where this very SAE has none."""
         return f"{NEURONPEDIA}/{self.neuronpedia_id}/{feature}" if self.neuronpedia_id else ""
@@ -151,6 +164,8 @@ class Manifest(_Model):
     template: str | None = None
     concept: ConceptInfo
     options: RecordOptions = Field(default_factory=RecordOptions)
+    request: dict[str, Any] = Field(default_factory=dict)
+    """The options as they were given, to be compared when the same folder is asked for again."""
     plan: PlanInfo
     sites: dict[str, SiteInfo] = Field(default_factory=dict)
     warnings: list[str] = Field(default_factory=list)

@@ -6,20 +6,21 @@ batched by length, so that padding costs little.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from conceptatlas.base.errors import InputError
 from conceptatlas.concepts import Concept
 from conceptatlas.recording.store import ROW_COLUMNS
 
+if TYPE_CHECKING:
+    from conceptatlas.subjects.tokens import Tokenized
+
 Fragments = Literal["token", "word"]
-Passes = Literal["cumulative", "per fragment"]
 
 # Tokens (padding included) of one forward batch, by kind of device.
 BATCH_TOKENS = {"cpu": 1024, "mps": 4096, "cuda": 16384}
@@ -28,30 +29,6 @@ BATCH_TOKENS = {"cpu": 1024, "mps": 4096, "cuda": 16384}
 SHARD_BYTES_LEAST = 64 << 20
 SHARD_BYTES_MOST = 8 << 30
 SHARD_ROWS_LEAST = 256
-
-
-class TokenizedText(Protocol):
-    """What tokenising gives: per item its ids, which of them are rows, and where each ends in the text."""
-
-    @property
-    def token_ids(self) -> Sequence[npt.NDArray[np.int32]]: ...
-    @property
-    def row_mask(self) -> Sequence[npt.NDArray[np.bool_]]: ...
-    @property
-    def ends(self) -> Sequence[npt.NDArray[np.int32]]: ...
-
-
-@dataclass(frozen=True)
-class Sequences:
-    """What goes through the model: token ids of each sequence and which of its positions are kept, in row order."""
-
-    token_ids: list[npt.NDArray[np.int32]]
-    keep: list[npt.NDArray[np.bool_]]
-
-    @property
-    def n_rows(self) -> int:
-        """T, the number of kept positions."""
-        return sum(int(mask.sum()) for mask in self.keep)
 
 
 @dataclass(frozen=True)
@@ -64,7 +41,6 @@ class Plan:
         rows: The rows table (``ROW_COLUMNS`` without ``sink``).
         first_rows: Where each item's rows begin, int64 [N + 1].
         shards: Half-open ranges of items.
-        passes: One pass per item, or one per fragment.
     """
 
     token_ids: list[npt.NDArray[np.int32]]
@@ -72,7 +48,6 @@ class Plan:
     rows: pl.DataFrame
     first_rows: npt.NDArray[np.int64]
     shards: list[tuple[int, int]]
-    passes: Passes
 
     @property
     def n_items(self) -> int:
@@ -98,31 +73,6 @@ class Plan:
         """Return the last row of each item of a shard, counted from the shard's first row."""
         first, last = self.shards[shard]
         return self.first_rows[first + 1 : last + 1] - 1 - self.first_rows[first]
-
-    def sequences(self, shard: int) -> Sequences:
-        """Return what goes through the model for a shard."""
-        first, last = self.shards[shard]
-        ids, masks = self.token_ids[first:last], self.masks[first:last]
-        if self.passes == "cumulative":
-            return Sequences(ids, masks)
-        return _fragment_sequences(ids, masks)
-
-
-def _fragment_sequences(
-    token_ids: Sequence[npt.NDArray[np.int32]], masks: Sequence[npt.NDArray[np.bool_]]
-) -> Sequences:
-    """Give every fragment a sequence of its own: the item's tokens up to the row, then its closing special tokens."""
-    sequences, keep = [], []
-    for ids, mask in zip(token_ids, masks, strict=True):
-        places = np.flatnonzero(mask)
-        closing = ids[places[-1] + 1 :]
-        for place in places:
-            fragment = np.concatenate([ids[: place + 1], closing])
-            only = np.zeros(len(fragment), dtype=bool)
-            only[place] = True
-            sequences.append(fragment)
-            keep.append(only)
-    return Sequences(sequences, keep)
 
 
 def batches(lengths: Sequence[int], batch_tokens: int) -> list[npt.NDArray[np.int64]]:
@@ -178,37 +128,37 @@ def word_ends(text: str, ends: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
 
 
 def make_plan(
-    concept: Concept, tokenized: TokenizedText, *, fragments: Fragments, passes: Passes, shard_rows: int
+    concept: Concept,
+    tokenized: Tokenized,
+    *,
+    fragments: Fragments,
+    shard_rows: int,
+    token_texts: Callable[[npt.NDArray[np.int32]], list[str]],
 ) -> Plan:
     """Choose the rows of every item and cut the items into shards.
 
-    Raises:
-        InputError: An item has no token that is not a special one.
+    Args:
+        concept: The items.
+        tokenized: Their tokens.
+        fragments: Rows at every token, or at each word's last token only.
+        shard_rows: Rows of a shard, at most.
+        token_texts: Token ids → texts, for tokens that hold no whole character of the text.
     """
     masks: list[npt.NDArray[np.bool_]] = []
     columns: dict[str, list[npt.NDArray[np.int32]]] = {"position": [], "token_id": [], "fragment_end": []}
     tokens: list[str] = []
     for item, text in enumerate(concept.texts):
-        ids, mask, ends = tokenized.token_ids[item], tokenized.row_mask[item], tokenized.ends[item]
-        places = np.flatnonzero(mask)
-        if not len(places):
-            raise InputError(
-                f"Item {item} ({text[:60]!r}) has no token but special ones, so it has no row; change or drop it."
-            )
-        position = np.arange(len(places), dtype=np.int32)
+        ids, ends = tokenized.token_ids[item], tokenized.char_ends[item]
+        places = np.flatnonzero(tokenized.rows[item])
         if fragments == "word":
-            chosen = word_ends(text, ends[places])
-            places, position = places[chosen], position[chosen]
+            places = places[word_ends(text, ends[places])]
         mask = np.zeros(len(ids), dtype=bool)
         mask[places] = True
         masks.append(mask)
-        columns["position"].append(position)
+        columns["position"].append(tokenized.positions[item][places])
         columns["token_id"].append(ids[places])
         columns["fragment_end"].append(ends[places])
-        begin = 0
-        for end in ends[places].tolist():
-            tokens.append(text[begin:end])
-            begin = max(begin, end)
+        tokens += _pieces(text, ends[places], ids[places], token_texts)
     counts = np.array([len(part) for part in columns["position"]], dtype=np.int64)
     first_rows = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     return Plan(
@@ -217,8 +167,21 @@ def make_plan(
         rows=_rows_table(counts, columns, tokens),
         first_rows=first_rows,
         shards=cut_shards(counts.tolist(), shard_rows),
-        passes=passes,
     )
+
+
+def _pieces(
+    text: str,
+    ends: npt.NDArray[np.int32],
+    ids: npt.NDArray[np.int32],
+    token_texts: Callable[[npt.NDArray[np.int32]], list[str]],
+) -> list[str]:
+    """Return the part of the text that each row adds; where it adds no character (a part of one), the token's text."""
+    pieces, begin = [], 0
+    for index, end in enumerate(ends.tolist()):
+        pieces.append(text[begin:end] if end > begin else token_texts(ids[index : index + 1])[0])
+        begin = max(begin, end)
+    return pieces
 
 
 def _rows_table(

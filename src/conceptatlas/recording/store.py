@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import os
+from collections import Counter
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -192,6 +193,15 @@ class Recording:
                 f"{slug!r} names {len(found)} SAEs: {', '.join(s.slug for s in found)}; give one of these."
             )
         raise unknown_name("SAE of this recording", slug, self._by_slug)
+
+    @cached_property
+    def short_names(self) -> dict[str, str]:
+        """Slug → ``layer_{layer}_l0_{l0}``, with ``__{slug}`` where two SAEs would share that."""
+        counts = Counter(sae.short_name for sae in self.saes)
+        return {
+            sae.slug: sae.short_name if counts[sae.short_name] == 1 else f"{sae.short_name}__{sae.slug}"
+            for sae in self.saes
+        }
 
     def columns(self, slug: str) -> SparseColumns:
         """Return an SAE's activations as memory-mapped sparse columns (indptr [F+1], rows [nnz], values [nnz]).

@@ -2,8 +2,8 @@
 
 ``REC/.work/`` holds ``plan.json`` (what is being done, to be compared when the work is taken up again), per shard
 ``shard-00000/`` with a folder of arrays and then a JSON file of the same name for every finished piece, and
-``merged/<slug>.json`` for every SAE whose shards have been joined. The JSON file is written last and atomically: a piece
-is there if and only if its JSON file is.
+``merged/<slug>.json`` for every SAE whose shards have been joined. The JSON file is written last and atomically: a
+piece is there if and only if its JSON file is.
 """
 
 from __future__ import annotations
@@ -120,4 +120,4 @@ def load_piece_array(folder: Path, name: str) -> npt.NDArray[Any]:
         raise WorkError(
             f"Cannot read {folder / name}: {error.strerror}; remove the recording's folder and record again."
         ) from error
-    return array  # type: ignore[no-any-return]
+    return array

@@ -1,0 +1,16 @@
+"""All shards in this process, one after the other."""
+
+from __future__ import annotations
+
+from conceptatlas.recording.encode import resident_bytes
+from conceptatlas.recording.engines.types import EngineRun
+from conceptatlas.recording.shard import EncoderCache, Loaders, run_shard
+
+
+def run_local(run: EngineRun) -> None:
+    """Run what is left of every shard."""
+    device = str(run.subject.device)
+    limit = resident_bytes(device) if len(run.job.plan.shards) > 1 else 0
+    loaders = Loaders(lambda: run.subject, EncoderCache(run.job, device, limit_bytes=limit))
+    for shard in range(len(run.job.plan.shards)):
+        run_shard(run.job, shard, loaders, run.tick)

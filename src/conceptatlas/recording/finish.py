@@ -1,0 +1,188 @@
+"""The end of a recording: join what the shards left, write the tables, and, last of all, the manifest."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from conceptatlas.base.files import read_json, write_json
+from conceptatlas.concepts import Concept
+from conceptatlas.recording.files import write_table
+from conceptatlas.recording.forward import sink_rows
+from conceptatlas.recording.manifest import (
+    FEATURES_FOLDER,
+    HIDDEN_FOLDER,
+    ITEMS_FILE,
+    ROWS_FILE,
+    ConceptInfo,
+    FileCheck,
+    Manifest,
+    PlanInfo,
+    RecordedSAE,
+    SiteInfo,
+)
+from conceptatlas.recording.merge import join_arrays, join_columns, open_part
+from conceptatlas.recording.shard import NORMS_FILE, Job
+from conceptatlas.recording.work import HIDDEN_PIECE, SAE_PREFIX, WorkFolder, as_file_checks, load_piece_array
+
+if TYPE_CHECKING:
+    from conceptatlas.recording.prepare import Prepared
+    from conceptatlas.saes import SAESource
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def join_sae(work: WorkFolder, slug: str, n_shards: int) -> dict[str, Any]:
+    """Bring one SAE's columns to their place in the recording and return what is known of them.
+
+    May be called again after it was killed at any moment.
+    """
+    done = work.merged_path(slug)
+    if done.exists():
+        found: dict[str, Any] = read_json(done)
+        return found
+    piece = SAE_PREFIX + slug
+    target = work.recording / FEATURES_FOLDER / slug
+    facts = work.read_piece(0, piece)
+    if n_shards == 1:
+        _move(work.piece_folder(0, piece), target)
+        nnz, files = facts["nnz"], facts["files"]
+    else:
+        parts = [open_part(work.piece_folder(shard, piece)) for shard in range(n_shards)]
+        nnz, checks = join_columns(parts, target)
+        files = {name: check.model_dump() for name, check in checks.items()}
+    done.parent.mkdir(exist_ok=True)
+    joined = {"nnz": nnz, "files": files, "check": facts.get("check")}
+    write_json(done, joined)
+    for shard in range(n_shards):
+        work.drop_piece_arrays(shard, piece)
+    return joined
+
+
+def _move(source: Path, target: Path) -> None:
+    """Move a folder, unless a run that was killed has done so already."""
+    if not source.exists() and target.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    source.replace(target)
+    sync_folder(target.parent)
+
+
+def join_hidden(job: Job) -> dict[str, FileCheck]:
+    """Bring the hidden states to their place; return their checks by path in the recording."""
+    if job.options.hidden == "none":
+        return {}
+    shards = range(len(job.plan.shards))
+    folders = [job.work.piece_folder(shard, HIDDEN_PIECE) for shard in shards]
+    checks = {}
+    for site in job.kept_sites:
+        name = f"{site}.npy"
+        checks[f"{HIDDEN_FOLDER}/{name}"] = join_arrays(folders, name, job.work.recording / HIDDEN_FOLDER / name)
+    return checks
+
+
+def site_figures(job: Job) -> tuple[dict[str, SiteInfo], npt.NDArray[np.bool_]]:
+    """Return the norms' figures of every site, and which rows are attention sinks at some site, bool [T]."""
+    shards = range(len(job.plan.shards))
+    names: list[str] = job.work.read_piece(0, HIDDEN_PIECE)["sites"]
+    parts = [load_piece_array(job.work.piece_folder(shard, HIDDEN_PIECE), NORMS_FILE) for shard in shards]
+    norms_TS = np.concatenate(parts)
+    sinks = np.zeros(len(norms_TS), dtype=bool)
+    figures = {}
+    for column, name in enumerate(names):
+        norms = np.ascontiguousarray(norms_TS[:, column])
+        found = sink_rows(norms)
+        sinks |= found
+        figures[name] = SiteInfo(
+            median_norm=float(np.median(norms)),
+            mean_norm=float(norms.mean(dtype=np.float64)),
+            sinks=int(found.sum()),
+        )
+    return figures, sinks
+
+
+def write_tables(folder: Path, concept: Concept, job: Job, sinks: npt.NDArray[np.bool_]) -> dict[str, FileCheck]:
+    """Write items and rows; return their checks."""
+    first = job.plan.first_rows
+    items = concept.items.with_columns(
+        pl.Series("n_rows", np.diff(first).astype(np.int32)), pl.Series("first_row", first[:-1].astype(np.int32))
+    )
+    rows = job.plan.rows.with_columns(pl.Series("sink", sinks))
+    return {
+        ITEMS_FILE: write_table(folder / ITEMS_FILE, items),
+        ROWS_FILE: write_table(folder / ROWS_FILE, rows),
+    }
+
+
+def recorded_sae(source: SAESource, joined: Mapping[str, Any], n_encoded: int) -> RecordedSAE:
+    """Return the manifest's entry of one SAE."""
+    check = joined["check"] or {}
+    measured = check.get("l0")
+    if measured is None:
+        measured = joined["nnz"] / max(1, n_encoded)
+    return RecordedSAE(
+        slug=source.slug,
+        sae_id=source.sae_id,
+        release=source.release or "",
+        site=str(source.site),
+        layer=source.layer,
+        d_in=source.d_in,
+        d_sae=source.d_sae,
+        architecture=source.architecture,
+        average_l0=source.average_l0 if source.average_l0 is not None else round(float(measured), 3),
+        l0_measured=source.average_l0 is None or bool(source.l0_measured),
+        neuronpedia_id=source.neuronpedia_id,
+        model_name=source.model_name,
+        l0=check.get("l0"),
+        fvu=check.get("fvu"),
+        status=check.get("status", "not judged"),
+        message=check.get("message", ""),
+        rows_checked=check.get("rows", 0),
+        nnz=joined["nnz"],
+        checksum=as_file_checks(joined["files"]),
+    )
+
+
+def finish(prepared: Prepared, concept: Concept, request: Mapping[str, Any]) -> Manifest:
+    """Join everything, write the tables, and return the manifest, which is to be written last of all."""
+    job = prepared.job
+    n_shards = len(job.plan.shards)
+    n_encoded = job.plan.n_items if job.options.keep == "final" else job.plan.n_rows
+    saes = [recorded_sae(source, join_sae(job.work, source.slug, n_shards), n_encoded) for source in job.sources]
+    files = join_hidden(job)
+    sites, sinks = site_figures(job)
+    files = write_tables(job.work.recording, concept, job, sinks) | files
+    bad = [f"{sae.name}: {sae.message}" for sae in saes if sae.status == "bad"]
+    return Manifest(
+        subject=prepared.info,
+        tokenizer=prepared.tokenizer,
+        concept=ConceptInfo(
+            name=concept.name, data_hash=concept.data_hash, n_items=len(concept), skipped=concept.skipped
+        ),
+        options=job.options,
+        request=dict(request),
+        plan=PlanInfo(
+            n_rows=job.plan.n_rows,
+            n_tokens=job.plan.n_tokens,
+            shards=job.plan.shards,
+            batch_tokens=job.batch_tokens,
+            truncated=prepared.truncated,
+        ),
+        sites=sites,
+        warnings=[*prepared.warnings, *bad],
+        saes=saes,
+        files=files,
+    )

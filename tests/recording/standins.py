@@ -1,0 +1,42 @@
+"""SAEs made on the spot, with thresholds planted so that a known share of entries is active."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from conceptatlas.saes.encoder import Encoder, threshold_encoder
+
+
+@dataclass
+class MadeSAE:
+    """What recording asks of an SAE's source, with weights from a seed."""
+
+    slug: str
+    site: str
+    layer: int
+    d_in: int = 32
+    d_sae: int = 96
+    seed: int = 0
+    threshold: float = 1.0
+    scale: float = 1.0
+    release: str = "made"
+    architecture: str = "jumprelu"
+    average_l0: float | None = None
+    l0_measured: bool = False
+    neuronpedia_id: str | None = None
+    model_name: str | None = None
+    loads: list[str] = field(default_factory=list)
+
+    @property
+    def sae_id(self) -> str:
+        return self.slug
+
+    def load_encoder(self, device: Any = "cpu", dtype: Any = None) -> Encoder:
+        self.loads.append(self.slug)
+        generator = torch.Generator().manual_seed(self.seed)
+        weights = torch.randn(self.d_in, self.d_sae, generator=generator) / self.d_in**0.5 * self.scale
+        bias = 0.1 * torch.randn(self.d_sae, generator=generator)
+        return threshold_encoder(self.architecture, weights, bias, threshold=torch.full((self.d_sae,), self.threshold))
