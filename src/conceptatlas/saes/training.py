@@ -11,7 +11,7 @@ JumpReLU and its straight-through gradient: Rajamanoharan et al. 2024, "Jumping 
 from __future__ import annotations
 
 import contextlib
-import os
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -119,7 +119,7 @@ def _run(activations_TD: torch.Tensor, plan: TrainingPlan, l0_coefficient: float
         n_batches_for_norm_estimate=1,
         logger=LoggingConfig(log_to_wandb=False),
     )
-    with torch.random.fork_rng(devices=[]), _no_bar():
+    with torch.random.fork_rng(devices=[]), _no_bar(), _one_thread():
         torch.manual_seed(plan.seed)
         sae = JumpReLUTrainingSAE(config)
         batches = _batches(activations_TD, plan.batch_size, plan.seed)
@@ -144,10 +144,19 @@ def _no_bar() -> Iterator[None]:
         sae_trainer.tqdm = plain
 
 
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute on one thread: matrices this small lose more to waiting for each other than they gain."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _nearest(trials: list[tuple[float, float]], target: float) -> float:
     """Return the λ whose L0 is nearest to the target in ratio."""
-    import math
-
     return min(trials, key=lambda trial: abs(math.log(max(trial[1], 1e-3) / target)))[0]
 
 
@@ -247,7 +256,3 @@ def shift_thresholds(sae: Any, activations_TD: torch.Tensor, target_l0: float) -
         best = min((low, high), key=lambda shift: abs(l0_after(shift) - target_l0))
         sae.threshold.copy_((threshold + best).clamp(min=0))
     return best
-
-
-# SAELens reports to Weights & Biases only when asked; its import still looks for a login unless told not to.
-os.environ.setdefault("WANDB_MODE", "disabled")
