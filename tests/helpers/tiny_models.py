@@ -179,6 +179,11 @@ def _shape() -> dict[str, Any]:
     }
 
 
+def _mha_shape() -> dict[str, Any]:
+    """The same for families in which every head has keys of its own."""
+    return {key: value for key, value in _shape().items() if key not in ("num_key_value_heads", "head_dim")}
+
+
 @dataclass(frozen=True)
 class Family:
     """How to build one family: its tokenizer, its model class and the arguments of its configuration."""
@@ -237,10 +242,10 @@ FAMILIES: dict[str, Family] = {
         neox_tokenizer,
         "GPTNeoXForCausalLM",
         "GPTNeoXConfig",
-        {**_shape(), "rotary_pct": 0.5, "use_parallel_residual": True},
+        {**_mha_shape(), "rotary_pct": 0.5, "use_parallel_residual": True},
         llama_like=False,
     ),
-    "bert": Family(bert_tokenizer, "BertForMaskedLM", "BertConfig", _shape(), llama_like=False),
+    "bert": Family(bert_tokenizer, "BertForMaskedLM", "BertConfig", _mha_shape(), llama_like=False),
 }
 
 

@@ -8,17 +8,31 @@ from typing import TYPE_CHECKING, Any
 from conceptatlas.subjects.sites import Site, parse_sites
 
 if TYPE_CHECKING:
+    from conceptatlas.subjects.generation import Generated
     from conceptatlas.subjects.language import LanguageSubject, load_subject
+    from conceptatlas.subjects.norms import attention_sinks, row_norms
     from conceptatlas.subjects.tokens import Tokenized
 
 # Name -> module. These import torch, so they are resolved on first use.
 _LAZY = {
+    "Generated": "conceptatlas.subjects.generation",
     "LanguageSubject": "conceptatlas.subjects.language",
+    "attention_sinks": "conceptatlas.subjects.norms",
+    "row_norms": "conceptatlas.subjects.norms",
     "load_subject": "conceptatlas.subjects.language",
     "Tokenized": "conceptatlas.subjects.tokens",
 }
 
-__all__ = ["LanguageSubject", "Site", "Tokenized", "load_subject", "parse_sites"]
+__all__ = [
+    "Generated",
+    "LanguageSubject",
+    "Site",
+    "Tokenized",
+    "attention_sinks",
+    "load_subject",
+    "parse_sites",
+    "row_norms",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,9 @@ import torch
 
 from conceptatlas.base.errors import InputError
 from conceptatlas.subjects.blocks import find_stack
+from conceptatlas.subjects.bridge import bridge_place, build_bridge
 from conceptatlas.subjects.capture import Batch, capture, edit_hook, hooks, pad_batch
+from conceptatlas.subjects.generation import Generated, continue_text, end_ids, head_on_rows, output_head
 from conceptatlas.subjects.loading import Loaded, Source, choose_device, choose_dtype, load_model, resolve_source
 from conceptatlas.subjects.places import Place, find_place
 from conceptatlas.subjects.prefix import (
@@ -91,6 +94,7 @@ class LanguageSubject:
         )
         pad = self.tokenizer.pad_token_id
         self.pad_id = int(pad if pad is not None else self.config.pad_token_id or 0)
+        self._edits = 0
         self.prefix_rule = self._find_prefix_rule()
 
     @property
@@ -122,12 +126,44 @@ class LanguageSubject:
                 f"There is no {site} in {self.id}: its {self.n_layers} blocks are numbered 0 to {self.n_layers - 1}."
             )
 
-    def _place(self, site: Site) -> Place:
-        self.check_site(site)
-        place = find_place(site, self.stack, self.config)
-        if place is None:
-            raise InputError(f"The site {site} cannot be read in {self.model_class}.")
-        return place
+    def widths(self, sites: Sequence[Site]) -> dict[str, int]:
+        """Return the width of each site, ``str(site)`` -> D."""
+        found = {str(site): self.d_model for site in sites if site.hook in _RESIDUAL}
+        for site in sites:
+            self.check_site(site)
+        rest = [site for site in sites if str(site) not in found]
+        if rest:
+            values = self.hidden_states([np.zeros(1, dtype=np.int32)], rest)
+            found |= {name: int(value.shape[1]) for name, value in values.items()}
+        return {str(site): found[str(site)] for site in sites}
+
+    @cached_property
+    def _bridge(self) -> Any:
+        return build_bridge(self.hf_model, self.tokenizer, self.location)
+
+    def _places(self, sites: Sequence[Site]) -> tuple[dict[str, Place], dict[str, Place]]:
+        """Return where to read the sites: those that plain hooks reach, and those that need the bridge."""
+        plain: dict[str, Place] = {}
+        bridged: dict[str, Place] = {}
+        for site in sites:
+            self.check_site(site)
+            place = find_place(site, self.stack, self.config)
+            if place is not None:
+                plain[str(site)] = place
+                continue
+            place = bridge_place(self._bridge, site)
+            if place is None:
+                raise InputError(
+                    f"There is no {site} in {self.model_class}; residual sites (hook_resid_pre, hook_resid_post) exist "
+                    "in every architecture."
+                )
+            bridged[str(site)] = place
+        if bridged and self._edits:
+            raise InputError(
+                f"The site {next(iter(bridged))} of {self.model_class} cannot be read while an edit is in force; read "
+                "a residual, MLP or attention output site."
+            )
+        return plain, bridged
 
     # Runs ------------------------------------------------------------------------------------------------------------
 
@@ -154,15 +190,27 @@ class LanguageSubject:
         """
         masks = [np.ones(len(ids), dtype=bool) for ids in token_ids] if rows is None else list(rows)
         self._check_batch(token_ids, masks)
-        places = {str(site): self._place(site) for site in sites}
+        plain, bridged = self._places(sites)
         found: list[tuple[Pass, dict[str, torch.Tensor]]] = []
+        for one, batch in self._batches(token_ids, masks):
+            values = capture(partial(self._forward, batch), plain, batch.rows, dtype=dtype) if plain else {}
+            if bridged:
+                values |= capture(partial(self._forward_bridge, batch), bridged, batch.rows, dtype=dtype)
+            found.append((one, values))
+        return self._in_order(found, [str(site) for site in sites])
+
+    def _batches(self, token_ids: Sequence[TokenIds], masks: Sequence[RowMask]) -> Iterator[tuple[Pass, Batch]]:
         for one in plan_passes(self.prefix_rule, token_ids, masks, self.token_rules.suffix):
-            batch = pad_batch(one.token_ids, one.rows, pad_id=self.pad_id, device=self.device)
-            found.append((one, capture(partial(self._forward, batch), places, batch.rows, dtype=dtype)))
+            yield one, pad_batch(one.token_ids, one.rows, pad_id=self.pad_id, device=self.device)
+
+    def _in_order(
+        self, found: Sequence[tuple[Pass, Mapping[str, torch.Tensor]]], names: Sequence[str]
+    ) -> dict[str, torch.Tensor]:
+        """Join the passes' rows in the order of the items."""
         if len(found) == 1:
-            return found[0][1]
+            return {name: found[0][1][name] for name in names}
         order = torch.from_numpy(np.argsort(np.concatenate([one.places for one, _ in found]))).to(self.device)
-        return {name: torch.cat([values[name] for _, values in found]).index_select(0, order) for name in places}
+        return {name: torch.cat([values[name] for _, values in found]).index_select(0, order) for name in names}
 
     def _check_batch(self, token_ids: Sequence[TokenIds], rows: Sequence[RowMask]) -> None:
         if len(token_ids) != len(rows) or any(len(i) != len(m) for i, m in zip(token_ids, rows, strict=False)):
@@ -170,19 +218,23 @@ class LanguageSubject:
         if not any(mask.any() for mask in rows):
             raise ValueError("a batch needs at least one row")
 
-    def _forward(self, batch: Batch) -> torch.Tensor:
+    def _forward(self, batch: Batch) -> object:
         """Run the text model without its head. Right padding needs no mask where tokens see only what precedes them."""
-        self._reset_rope()
-        mask = {"attention_mask": batch.attention_mask} if self.prefix_rule.limit == 0 else {}
-        cache = {} if self.prefix_rule.limit == 0 else {"use_cache": False}
-        output = self.stack.base(input_ids=batch.input_ids, **mask, **cache)
-        return output[0] if isinstance(output, tuple) else output.last_hidden_state
+        self._reset_rope(self.stack.base)
+        return self.stack.base(input_ids=batch.input_ids, **self._mask_or_cache(batch))
 
-    def _reset_rope(self) -> None:
+    def _forward_bridge(self, batch: Batch) -> object:
+        self._reset_rope(self._bridge)
+        return self._bridge(batch.input_ids, return_type="logits", **self._mask_or_cache(batch))
+
+    def _mask_or_cache(self, batch: Batch) -> dict[str, Any]:
+        return {"attention_mask": batch.attention_mask} if self.prefix_rule.limit == 0 else {"use_cache": False}
+
+    def _reset_rope(self, model: torch.nn.Module) -> None:
         """Bring dynamic rope back to its original frequencies: it keeps those of the longest text that it has seen."""
         if self.prefix_rule.beyond != "equal fragments":
             return
-        for module in self.stack.base.modules():
+        for module in model.modules():
             if hasattr(module, "max_seq_len_cached") and hasattr(module, "original_inv_freq"):
                 module.inv_freq = module.original_inv_freq.to(self.device)
                 module.max_seq_len_cached = module.original_max_seq_len
@@ -218,11 +270,79 @@ class LanguageSubject:
         Raises:
             InputError: The site can be read but not edited.
         """
-        place = self._place(site)
-        if not place.editable:
-            raise InputError(f"The site {site} can be read but not edited; edit {_EDIT_INSTEAD} of the block instead.")
-        with hooks([edit_hook(place, fn)]):
-            yield
+        self.check_site(site)
+        place = find_place(site, self.stack, self.config)
+        if place is None or not place.editable:
+            raise InputError(
+                f"The site {site} of {self.model_class} can be read but not edited; edit a residual site "
+                "(hook_resid_pre, hook_resid_post), or the output of the MLP or of attention."
+            )
+        self._edits += 1
+        try:
+            with hooks([edit_hook(place, fn)]):
+                yield
+        finally:
+            self._edits -= 1
+
+    def logits(
+        self, token_ids: Sequence[TokenIds], rows: Sequence[RowMask] | None = None, *, grad: bool = False
+    ) -> torch.Tensor:
+        """Return next-token logits at the asked rows, float32 [T, V], rows concatenated in the order of the items.
+
+        Args:
+            token_ids: One int32 array per item.
+            rows: One bool mask per item; each item's last token where None.
+            grad: Keep the graph, for gradients with respect to what an edit put in.
+
+        Raises:
+            InputError: The model has no head that predicts tokens.
+        """
+        masks = [np.arange(len(ids)) == len(ids) - 1 for ids in token_ids] if rows is None else list(rows)
+        self._check_batch(token_ids, masks)
+        head = output_head(self.hf_model, self.id)
+        found: list[tuple[Pass, dict[str, torch.Tensor]]] = []
+        with torch.set_grad_enabled(grad):
+            for one, batch in self._batches(token_ids, masks):
+                self._reset_rope(self.stack.base)
+                with head_on_rows(head, batch.rows):
+                    output = self.hf_model(input_ids=batch.input_ids, **self._mask_or_cache(batch))
+                found.append((one, {"logits": output.logits[0].float()}))
+            return self._in_order(found, ["logits"])["logits"]
+
+    def generate(
+        self,
+        prompt: str | TokenIds,
+        *,
+        max_new_tokens: int = 40,
+        temperature: float = 0.0,
+        generator: torch.Generator | None = None,
+    ) -> Generated:
+        """Continue a text; inside `edited`, with the edit.
+
+        Args:
+            prompt: The text, or its token ids.
+            max_new_tokens: At most so many; the model's end token ends it earlier.
+            temperature: 0 takes the likeliest token each time.
+            generator: For the draws at other temperatures.
+
+        Raises:
+            InputError: The model is no causal language model.
+        """
+        if self.prefix_rule.limit == 0:
+            raise InputError(f"{self.id} ({self.model_class}) is no causal model and cannot continue a text.")
+        output_head(self.hf_model, self.id)
+        ids = self.tokenize([prompt]).token_ids[0] if isinstance(prompt, str) else np.asarray(prompt, dtype=np.int32)
+        self._reset_rope(self.stack.base)
+        new = continue_text(
+            self.hf_model,
+            torch.from_numpy(ids.astype(np.int64))[None].to(self.device),
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            generator=generator,
+            stop=end_ids(self.hf_model, self.tokenizer),
+        )
+        text = self.tokenizer.decode(new, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return Generated(ids, np.array(new, dtype=np.int32), str(text))
 
 
-_EDIT_INSTEAD = "hook_resid_post or hook_mlp_out"
+_RESIDUAL = frozenset({"embed", "hook_resid_pre", "hook_resid_mid", "hook_resid_post"})

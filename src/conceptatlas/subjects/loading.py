@@ -199,7 +199,7 @@ def _check_complete(model: Any, report: dict[str, Any], source: Source) -> None:
     if missing:
         raise InputError(
             f"The checkpoint of {source.id} lacks {len(missing)} weights of {type(model).__name__} (first: "
-            f"{missing[0]}); they would be random; take a complete checkpoint, or correct `architectures` in its config.json."
+            f"{missing[0]}), which would be random; take a complete checkpoint, or mend `architectures` in its config."
         )
 
 
