@@ -1,0 +1,244 @@
+"""The client: asks a ``ChatModel`` with bounded concurrency, retries, a cache, and a count of what it cost."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
+from typing import Generic, TypeVar
+
+from conceptatlas.llm.cache import AnswerCache
+from conceptatlas.llm.model import BadAnswer, ChatModel, ChatRequest, EndpointFailed, NoAnswer, Reply, Stop, TryAgain
+
+T = TypeVar("T")
+_FAILURES_IN_A_ROW = 3  # requests whose retries were all spent, before the endpoint counts as gone
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """When to try again after a passing failure.
+
+    Attributes:
+        retries: Further attempts after the first.
+        first_wait: Seconds before the first of them; every later wait is twice as long.
+        longest_wait: No wait is longer, whatever the endpoint asks for.
+        jitter: Each wait is lengthened by up to this share, so that parallel requests do not come back together.
+    """
+
+    retries: int = 5
+    first_wait: float = 1.0
+    longest_wait: float = 60.0
+    jitter: float = 0.25
+
+    def wait(self, attempt: int, asked: float | None, rng: random.Random) -> float:
+        """Return the seconds to wait before retry number ``attempt`` (from 0)."""
+        wanted = max(self.first_wait * 2.0**attempt, asked or 0.0)
+        return min(wanted * (1 + self.jitter * rng.random()), self.longest_wait)
+
+
+@dataclass(frozen=True)
+class Price:
+    """US dollars for a million tokens."""
+
+    prompt: float
+    completion: float
+
+
+@dataclass
+class Usage:
+    """What was asked and what it took."""
+
+    calls: int = 0
+    cached: int = 0
+    retries: int = 0
+    invalid: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def cost(self, price: Price) -> float:
+        """Return the cost in US dollars."""
+        return (self.prompt_tokens * price.prompt + self.completion_tokens * price.completion) / 1e6
+
+    def summary(self, price: Price | None = None) -> str:
+        """Return one line for a person."""
+        parts = [f"{self.calls} calls", f"{self.cached} answers from the cache"]
+        parts += [f"{self.retries} retries"] if self.retries else []
+        parts += [f"{self.invalid} invalid answers"] if self.invalid else []
+        parts += [f"{self.prompt_tokens:,} prompt tokens", f"{self.completion_tokens:,} answer tokens"]
+        parts += [f"${self.cost(price):.4f}"] if price else ["cost unknown (give --llm-price)"]
+        return "Language model: " + ", ".join(parts) + "."
+
+
+@dataclass(frozen=True)
+class Ask(Generic[T]):
+    """A request and the function that reads its answer (raising ``BadAnswer`` where it is not valid)."""
+
+    request: ChatRequest
+    read: Callable[[str], T]
+    cached: bool = True
+
+
+@dataclass
+class LLM:
+    """Asks one model. Use as a context manager, or call ``close``.
+
+    Attributes:
+        model: Where the answers come from.
+        cache: Where valid answers are kept, or None.
+        retry: When to try again.
+        concurrency: Requests under way at once.
+        price: For the cost in the summary.
+        usage: What has been asked so far.
+        stopped: Why nothing more is asked, once the endpoint has refused for good or has failed again and again.
+    """
+
+    model: ChatModel
+    cache: AnswerCache | None = None
+    retry: RetryPolicy = RetryPolicy()
+    concurrency: int = 4
+    price: Price | None = None
+    usage: Usage = field(default_factory=Usage)
+    stopped: NoAnswer | None = None
+
+    def __post_init__(self) -> None:
+        self._lock = threading.Lock()
+        self._halt = threading.Event()
+        self._failures = 0
+
+    def __enter__(self) -> LLM:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop waiting threads and release the model."""
+        self._halt.set()
+        self.model.close()
+
+    def summary(self) -> str:
+        """Return what was asked and what it cost, in one line."""
+        return self.usage.summary(self.price)
+
+    def ask(self, request: ChatRequest, read: Callable[[str], T], *, tries: int = 2) -> T:
+        """Ask, and ask again when the answer is not valid, telling the model so.
+
+        Args:
+            request: The question.
+            read: Reads and validates the answer.
+            tries: How often to ask before giving up.
+
+        Raises:
+            NoAnswer: No valid answer came; the message says why.
+        """
+        return self._ask(Ask(request, read), tries=tries)
+
+    def ask_all(self, asks: Sequence[Ask[T]], *, tries: int = 1) -> Iterator[tuple[int, T | NoAnswer]]:
+        """Ask many, ``concurrency`` at once, and yield (index, result or why there is none) as they come.
+
+        Every index comes exactly once. Once the endpoint is out of reach for good, the rest come with that reason and
+        without having been asked.
+        """
+        with ThreadPoolExecutor(max_workers=max(1, self.concurrency), thread_name_prefix="llm") as pool:
+            pending: dict[Future[T | NoAnswer], int] = {}
+            todo = iter(enumerate(asks))
+            try:
+                while True:
+                    # Only as many are handed out as can run, so that an interrupt leaves nothing queued.
+                    while len(pending) < self.concurrency and (following := next(todo, None)) is not None:
+                        pending[pool.submit(self._outcome, following[1], tries)] = following[0]
+                    if not pending:
+                        return
+                    done, _ = wait(pending, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        yield pending.pop(future), future.result()
+            except BaseException:
+                # An interrupt must not wait for answers under way: wake who waits to try again, cut the connections.
+                self._halt.set()
+                self.model.close()
+                raise
+
+    def _outcome(self, ask: Ask[T], tries: int) -> T | NoAnswer:
+        try:
+            return self._ask(ask, tries=tries)
+        except NoAnswer as reason:
+            return reason
+
+    def _ask(self, ask: Ask[T], *, tries: int) -> T:
+        key = ask.request.key(self.model)
+        if self.cache is not None and ask.cached and (answer := self.cache.get(key)) is not None:
+            try:
+                value = ask.read(answer)
+            except BadAnswer:
+                pass  # an older version found it valid; ask again
+            else:
+                self._count(cached=1)
+                return value
+        request = ask.request
+        for last in (number == tries - 1 for number in range(tries)):
+            try:
+                reply = self._attempts(request)
+                value = ask.read(reply.text)
+            except BadAnswer as reason:
+                self._count(invalid=1)
+                if last:
+                    raise
+                request = replace(ask.request, user=f"{ask.request.user}\n\n{_again(reason)}")
+            else:
+                if self.cache is not None and ask.cached:
+                    self.cache.put(key, reply.text, ask.request.as_dict(self.model))
+                return value
+        raise ValueError(f"tries must be at least 1, not {tries}")
+
+    def _attempts(self, request: ChatRequest) -> Reply:
+        """Call the model, trying again after passing failures."""
+        rng = random.Random(request.sample)
+        for attempt in range(self.retry.retries + 1):
+            if self.stopped is not None:
+                raise self.stopped
+            try:
+                reply = self.model.complete(request)
+            except TryAgain as failure:
+                reason = failure
+                self._count(calls=1)
+            except BadAnswer:
+                self._count(calls=1)
+                self._answered()
+                raise
+            except Stop as stop:
+                self._count(calls=1)
+                self.stopped = stop
+                raise
+            else:
+                self._count(calls=1, prompt_tokens=reply.prompt_tokens, completion_tokens=reply.completion_tokens)
+                self._answered()
+                return reply
+            if attempt < self.retry.retries:
+                self._count(retries=1)
+                if self._halt.wait(self.retry.wait(attempt, reason.wait, rng)):
+                    raise EndpointFailed("interrupted")
+        raise self._gave_up(reason)
+
+    def _answered(self) -> None:
+        with self._lock:
+            self._failures = 0
+
+    def _gave_up(self, reason: TryAgain) -> EndpointFailed:
+        times = self.retry.retries + 1
+        failure = EndpointFailed(f"{reason}, {times} times" if times > 1 else str(reason))
+        with self._lock:
+            self._failures += 1
+            if self._failures >= _FAILURES_IN_A_ROW and self.stopped is None:
+                self.stopped = EndpointFailed(f"not asked, since the endpoint keeps failing: {failure}")
+        return failure
+
+    def _count(self, **steps: int) -> None:
+        with self._lock:
+            for name, step in steps.items():
+                setattr(self.usage, name, getattr(self.usage, name) + step)
+
+
+def _again(reason: BadAnswer) -> str:
+    return f"Your last answer could not be used ({reason}). Answer again, with the JSON object only."

@@ -1,0 +1,102 @@
+"""What any language model must offer, what is asked of it, and the ways in which it can fail to answer."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+from conceptatlas.base.errors import WorkError
+
+
+@dataclass(frozen=True)
+class ChatRequest:
+    """One question.
+
+    Attributes:
+        system: The standing instructions.
+        user: The question itself.
+        schema_name: A name for the form of the answer (letters and underscores).
+        schema: JSON schema of the answer, or None for free text.
+        temperature: 0 for the likeliest answer.
+        max_tokens: The longest answer.
+        sample: Which of several independent answers to the same question this is; also sent as the seed.
+    """
+
+    system: str
+    user: str
+    schema_name: str = "answer"
+    schema: dict[str, Any] | None = None
+    temperature: float = 0.0
+    max_tokens: int = 2048
+    sample: int = 0
+
+    def key(self, model: ChatModel) -> str:
+        """Return the SHA-256 of everything that decides the answer: model, endpoint and the whole request."""
+        return hashlib.sha256(json.dumps(self.as_dict(model), sort_keys=True).encode()).hexdigest()
+
+    def as_dict(self, model: ChatModel) -> dict[str, Any]:
+        """Return the request with model and endpoint, as it is kept beside a cached answer."""
+        return {"model": model.name, "endpoint": model.endpoint, **asdict(self)}
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The text of an answer, and the tokens it took (0 where the endpoint does not say)."""
+
+    text: str
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class ChatModel(Protocol):
+    """A language model, wherever it runs. ``complete`` is called from several threads at once."""
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+
+    @property
+    def endpoint(self) -> str:
+        """Where it is, without credentials."""
+
+    def complete(self, request: ChatRequest) -> Reply:
+        """Answer once.
+
+        Raises:
+            TryAgain: A passing failure; the same request may succeed later.
+            BadAnswer: An answer came and is of no use (refused, cut off, empty).
+            Stop: Nothing that is asked here can succeed (wrong key, unknown model).
+        """
+
+    def close(self) -> None:
+        """Release what is held."""
+
+
+class NoAnswer(WorkError):
+    """A question got no valid answer; the message is the reason, without any secret."""
+
+
+class BadAnswer(NoAnswer):
+    """An answer came, and it is malformed, refused, cut off or empty."""
+
+
+class EndpointFailed(NoAnswer):
+    """The endpoint failed again and again (429, 5xx, time-outs, broken connections)."""
+
+
+class Stop(NoAnswer):
+    """No question can succeed: the key is refused, the model is unknown, the quota is spent."""
+
+
+class TryAgain(Exception):
+    """A passing failure inside one attempt; the client retries it.
+
+    Attributes:
+        wait: Seconds that the endpoint asked to wait, or None.
+    """
+
+    def __init__(self, reason: str, *, wait: float | None = None) -> None:
+        super().__init__(reason)
+        self.wait = wait

@@ -1,0 +1,95 @@
+"""From the options of a command to a ready client."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from conceptatlas.base.errors import InputError
+from conceptatlas.llm.cache import AnswerCache, default_cache_folder
+from conceptatlas.llm.client import LLM, Price, RetryPolicy
+from conceptatlas.llm.keys import URL_VARIABLE, check_url, find_key, setting
+from conceptatlas.llm.model import ChatModel
+
+
+@dataclass(frozen=True)
+class LLMOptions:
+    """How to reach a language model.
+
+    Attributes:
+        model: The model's name at the endpoint.
+        base_url: The OpenAI-compatible endpoint; ``OPENAI_BASE_URL`` or OpenAI's own where None.
+        local_model: A folder or hub id to run here instead of an endpoint.
+        device: Where to run it: ``auto``, ``cpu``, ``cuda``, ``mps``.
+        timeout: Seconds for one answer.
+        retries: Further attempts after a passing failure.
+        first_wait: Seconds before the first retry; later waits double.
+        concurrency: Requests under way at once.
+        cache_folder: Where answers are kept; the user's cache folder where None.
+        price: US dollars per million prompt and answer tokens, as ``0.15,0.60``.
+    """
+
+    model: str | None = None
+    base_url: str | None = None
+    local_model: str | None = None
+    device: str = "auto"
+    timeout: float = 120.0
+    retries: int = 5
+    first_wait: float = 1.0
+    concurrency: int = 4
+    cache_folder: Path | None = None
+    price: str | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the cache."""
+        return self.cache_folder or default_cache_folder()
+
+
+def open_llm(options: LLMOptions) -> LLM:
+    """Return a client for ``options``; nothing is sent yet.
+
+    Raises:
+        InputError: The options contradict each other, or a model, key or address is missing or malformed.
+    """
+    if options.concurrency < 1 or options.retries < 0 or options.timeout <= 0 or options.first_wait < 0:
+        raise InputError("--concurrency and --llm-timeout must be above 0, --llm-retries and --llm-wait 0 or above.")
+    return LLM(
+        _model(options),
+        cache=AnswerCache(options.folder),
+        retry=RetryPolicy(retries=options.retries, first_wait=options.first_wait),
+        concurrency=options.concurrency,
+        price=_price(options.price),
+    )
+
+
+def _model(options: LLMOptions) -> ChatModel:
+    if options.local_model is not None:
+        if options.base_url is not None or options.model is not None:
+            raise InputError("--label-model runs a model here; give it, or --llm-model and --llm-base-url, not both.")
+        from conceptatlas.llm.local import LocalModel
+
+        return LocalModel(options.local_model, device=options.device)
+    if not options.model:
+        raise InputError("No language model named: give --llm-model NAME (and --llm-base-url for your own endpoint).")
+    from conceptatlas.llm.endpoint import OpenAIEndpoint
+
+    base_url = options.base_url or setting(URL_VARIABLE)
+    return OpenAIEndpoint(
+        options.model,
+        key=find_key(needed=base_url is None),
+        base_url=check_url(base_url) if base_url else None,
+        timeout=options.timeout,
+    )
+
+
+def _price(text: str | None) -> Price | None:
+    if text is None:
+        return None
+    try:
+        prompt, completion = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise InputError(
+            f"--llm-price {text!r} is not two numbers; write 0.15,0.60 (US dollars per million)."
+        ) from error
+    return Price(prompt, completion)
