@@ -1,0 +1,1 @@
+"""How the built-in model is made: batches, model, SAEs, measurements, graded sets and the card."""
