@@ -1,1 +1,52 @@
-"""Room saes."""
+"""SAEs: find them, place them, load them, check them, and encode rows with them."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from conceptatlas.saes.sparse import SparseColumns, spread_columns
+
+if TYPE_CHECKING:
+    from conceptatlas.saes.architectures import Decoder
+    from conceptatlas.saes.encode import encode_dense, encode_rows
+    from conceptatlas.saes.encoder import Encoder
+    from conceptatlas.saes.loading import decoder_of, encoder_of
+    from conceptatlas.saes.registry import neuronpedia_url
+    from conceptatlas.saes.resolving import resolve_saes
+    from conceptatlas.saes.source import SAESource, require_width
+
+# Name -> module. Most of these bring torch along, so they are imported on first use.
+_LAZY = {
+    "Decoder": "architectures",
+    "Encoder": "encoder",
+    "SAESource": "source",
+    "decoder_of": "loading",
+    "encode_dense": "encode",
+    "encode_rows": "encode",
+    "encoder_of": "loading",
+    "neuronpedia_url": "registry",
+    "require_width": "source",
+    "resolve_saes": "resolving",
+}
+
+__all__ = [
+    "Decoder",
+    "Encoder",
+    "SAESource",
+    "SparseColumns",
+    "decoder_of",
+    "encode_dense",
+    "encode_rows",
+    "encoder_of",
+    "neuronpedia_url",
+    "require_width",
+    "resolve_saes",
+    "spread_columns",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(f"conceptatlas.saes.{_LAZY[name]}"), name)
+    raise AttributeError(f"module 'conceptatlas.saes' has no attribute {name!r}")

@@ -14,11 +14,14 @@ Shapes: T rows, D = d_in, F = d_sae.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 
 from conceptatlas.base.errors import InputError, WorkError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 Activation = Literal["threshold", "topk", "abstopk"]
 Normalisation = Literal["none", "layer_norm", "constant_norm_rescale"]
@@ -83,8 +86,16 @@ class Encoder:
 
     def to(self, device: torch.device | str) -> Encoder:
         """Return the same encoder with its tensors on ``device``."""
-        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
-        return replace(self, **moved)
+        return on_device(self, device)
+
+
+Half = TypeVar("Half", bound="DataclassInstance")
+
+
+def on_device(half: Half, device: torch.device | str) -> Half:
+    """Return a copy of a dataclass of tensors (an encoder or a decoder) on ``device``."""
+    moved: dict[str, Any] = {n: v.to(device) for n, v in vars(half).items() if isinstance(v, torch.Tensor)}
+    return replace(half, **moved)
 
 
 def threshold_encoder(
@@ -123,8 +134,8 @@ def gated_encoder(
 ) -> Encoder:
     """Return a gated encoder as a threshold on the product that gate and magnitude share."""
     scale = r_mag.exp()
-    # The threshold of a threshold encoder is on pre = product + bias; bias = max(..) puts it at 0, without cancellation
-    # in the value, which is written in terms of pre: scale * (pre - bias) + b_mag.
+    # product > max(-b_gate, -b_mag / scale) is pre > 0 with this bias; the value, scale * product + b_mag, is written in
+    # terms of pre.
     bias = torch.minimum(b_gate, b_mag / scale)
     return Encoder(
         "gated",

@@ -80,9 +80,7 @@ def from_entries(
     order = np.lexsort((rows, features))
     indptr = np.zeros(n_features + 1, np.int64)
     np.cumsum(np.bincount(features, minlength=n_features), out=indptr[1:])
-    return SparseColumns(
-        indptr, rows[order].astype(np.int32, copy=False), values[order].astype(np.float32, copy=False)
-    )
+    return SparseColumns(indptr, rows[order].astype(np.int32, copy=False), values[order].astype(np.float32, copy=False))
 
 
 def spread_columns(columns: SparseColumns, features: Sequence[int], n_features: int) -> SparseColumns:

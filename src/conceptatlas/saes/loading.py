@@ -1,0 +1,189 @@
+"""From a source to its configuration, its ``sae_lens.SAE``, or the half of it that is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from conceptatlas.base.errors import InputError, unknown_name
+from conceptatlas.saes.architectures import (
+    Decoder,
+    architecture_of,
+    build_decoder,
+    build_encoder,
+    encoder_parameters,
+)
+from conceptatlas.saes.encoder import Encoder, on_device
+from conceptatlas.saes.hub import PARAMS_LOADERS, hub_config, hub_params, hub_sae
+from conceptatlas.saes.layouts import LAYOUTS
+from conceptatlas.saes.registry import registry
+from conceptatlas.saes.source import REGISTRY_LAYOUT, SAESource
+
+SAE_DTYPES = ("float32", "mixed")
+
+
+def complete(source: SAESource) -> SAESource:
+    """See :meth:`SAESource.completed`."""
+    if source.config_status == "known" and source.d_in is not None and source.d_sae is not None:
+        return source
+    config = hub_config(source) if not source.is_local else dict(source.config)
+    return with_config(source, config)
+
+
+def with_config(source: SAESource, config: Mapping[str, Any]) -> SAESource:
+    """Return the source with what its configuration says, which must agree with what its name said.
+
+    Raises:
+        InputError: They differ; or the configuration names no site.
+    """
+    metadata = config.get("metadata") or {}
+    site = metadata.get("hook_name") or config.get("hook_name")
+    if not site:
+        raise InputError(
+            f"The configuration of SAE {source.sae_id!r} in {source.path} names no hook; give it in a JSON list of "
+            '{"layer", "average_l0", "path"}.'
+        )
+    said = {
+        "site": site,
+        "d_in": int(config["d_in"]),
+        "d_sae": int(config["d_sae"]),
+        "architecture": architecture_of(config).name,
+    }
+    for name, value in said.items():
+        expected = getattr(source, name)
+        if expected and expected != value:
+            raise InputError(
+                f"The SAE {source.sae_id!r} of {source.release!r} was expected to have {name} {expected!r} and its "
+                f"configuration says {value!r}; it is not the SAE that its name promises."
+            )
+    return replace(
+        source,
+        **said,
+        site_out=source.site_out or metadata.get("hook_name_out"),
+        average_l0=source.average_l0 if source.average_l0 is not None else stated_l0(config),
+        model_name=source.model_name or metadata.get("model_name"),
+        config_status="inferred" if metadata.get("hook_name_guessed") else "known",
+        config=dict(config),
+    )
+
+
+def stated_l0(config: Mapping[str, Any]) -> float | None:
+    """Return the mean number of active features that a configuration states (for TopK: k), or None."""
+    metadata = config.get("metadata") or {}
+    for key in ("average_l0", "l0"):
+        value = config.get(key) or metadata.get(key)
+        if value:
+            return float(value)
+    return float(config["k"]) if config.get("k") else None
+
+
+def load_sae(source: SAESource, device: str, dtype: str) -> Any:
+    """See :meth:`SAESource.load`."""
+    if not source.is_local:
+        sae = hub_sae(source, device, dtype)
+        with_config(source, sae.cfg.to_dict())
+        return sae
+    if source.layout == "saelens":
+        from sae_lens import SAE
+
+        sae = SAE.load_from_disk(source.path, device=device, dtype=dtype)
+    else:
+        sae = _sae_from(source.config, _tensors(source, None), device, dtype)
+    if source.norm_scale is not None and sae.cfg.normalize_activations == "expected_average_only_in":
+        sae.fold_activation_norm_scaling_factor(source.norm_scale)
+    return sae
+
+
+def _sae_from(config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], device: str, dtype: str) -> Any:
+    """Return a ``sae_lens.SAE`` made of parts."""
+    import sae_lens  # noqa: F401  (registers the architectures)
+    from sae_lens.registry import get_sae_class
+
+    sae_class, config_class = get_sae_class(str(config["architecture"]))
+    sae = sae_class(config_class.from_dict({**config, "device": "cpu", "dtype": "float32"}))
+    known = sae.state_dict()
+    sae.load_state_dict({name: tensors[name].to(torch.float32).contiguous() for name in known})
+    return sae.to(device=device, dtype=getattr(torch, dtype))
+
+
+def _tensors(source: SAESource, wanted: tuple[str, ...] | None) -> dict[str, torch.Tensor]:
+    return LAYOUTS[source.layout].tensors(Path(source.path), source.config, wanted)
+
+
+def load_encoder(source: SAESource, device: str, dtype: str) -> Encoder:
+    """See :meth:`SAESource.load_encoder`."""
+    if dtype not in SAE_DTYPES:
+        raise unknown_name("SAE dtype", dtype, SAE_DTYPES)
+    encoder = _encoder(source)
+    return encoder.to(device)
+
+
+def _encoder(source: SAESource) -> Encoder:
+    if source.is_local:
+        tensors = _tensors(source, encoder_parameters(source.config))
+        return build_encoder(source.config, tensors, norm_scale=source.norm_scale)
+    if _reads_params(source):
+        config, tensors = _params(source, ("W_enc", "b_enc", "threshold"))
+        return build_encoder(config, tensors)
+    sae = hub_sae(source, "cpu", "float32")
+    with_config(source, sae.cfg.to_dict())
+    return encoder_of(sae)
+
+
+def load_decoder(source: SAESource, device: str) -> Decoder:
+    """See :meth:`SAESource.load_decoder`."""
+    wanted = ("W_dec", "b_dec", "W_skip")
+    if source.is_local:
+        decoder = build_decoder(source.config, _tensors(source, wanted), norm_scale=source.norm_scale)
+    elif _reads_params(source):
+        decoder = build_decoder(*_params(source, wanted))
+    else:
+        decoder = decoder_of(hub_sae(source, "cpu", "float32"))
+    return on_device(decoder, device)
+
+
+def encoder_of(sae: Any) -> Encoder:
+    """Return the encoder of a ``sae_lens.SAE`` (or of one in training), in float32, where it lies.
+
+    Raises:
+        InputError: The architecture is not row-wise, or its normalisation lacks its factor.
+    """
+    return build_encoder(_live_config(sae), dict(sae.state_dict()))
+
+
+def decoder_of(sae: Any) -> Decoder:
+    """Return the decoder of a ``sae_lens.SAE``, in float32, where it lies."""
+    return build_decoder(_live_config(sae), dict(sae.state_dict()))
+
+
+def _live_config(sae: Any) -> dict[str, Any]:
+    return dict(sae.cfg.to_dict())
+
+
+def _loader(source: SAESource) -> str:
+    return next(entry.loader for entry in registry()[source.release] if entry.sae_id == source.sae_id)
+
+
+def _reads_params(source: SAESource) -> bool:
+    return (
+        source.layout == REGISTRY_LAYOUT
+        and source.release in registry()
+        and source.config_status == "known"
+        and _loader(source) in PARAMS_LOADERS
+    )
+
+
+def _params(source: SAESource, wanted: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Read a Gemma Scope ``params.npz`` of the registry, without what is not wanted."""
+    config = {
+        "architecture": source.architecture,
+        "d_in": source.d_in,
+        "d_sae": source.d_sae,
+        "apply_b_dec_to_input": False,
+        "normalize_activations": "none",
+    }
+    return config, LAYOUTS["gemma_scope"].tensors(hub_params(source), config, wanted)
