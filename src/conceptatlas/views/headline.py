@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from conceptatlas.views.html import figure, interval
+from conceptatlas.views.html import figure, interval, probability
 from conceptatlas.views.rivals import best_of_each, compare_words, rivals_of
 from conceptatlas.views.study_folder import Study
 
@@ -67,7 +67,7 @@ def _tiles(study: Study) -> tuple[Tile, ...]:
         tiles.append(Tile(f"{len(study.rows_by_rank):,}", "features kept"))
         row = study.rows_by_rank.get(1)
         if row is not None and row.get("p_max") is not None:
-            tiles.append(Tile(f"{row['p_max']:.3g}", "p of the best feature, for the whole search"))
+            tiles.append(Tile(probability(row["p_max"]), "p of the best feature, for the whole search"))
     return tuple(tiles)
 
 

@@ -19,6 +19,7 @@ import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
+from typing import Literal
 
 from markupsafe import Markup
 
@@ -45,11 +46,11 @@ class Section:
 
 @dataclass(frozen=True)
 class Panel:
-    """A part of a feature's card; ``full`` takes the whole width."""
+    """A part of a feature's card: half as wide as the card, or ``full``; a ``tall`` one stands beside two others."""
 
     title: str
     body: Markup
-    full: bool = False
+    shape: Literal["half", "tall", "full"] = "half"
 
 
 SectionMaker = Callable[[Study], Section | None]

@@ -26,7 +26,7 @@ def metrics(study: Study, feature: FeatureRef) -> Panel | None:
     row = study.rows_by_rank.get(feature.rank or 0)
     if row is None:
         return None
-    return Panel("Figures", render("metrics.html", row=row, share=study.holdout_share))
+    return Panel("Figures", render("metrics.html", row=row, share=study.holdout_share), shape="tall")
 
 
 @panel("distribution", order=20)

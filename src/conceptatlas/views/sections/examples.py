@@ -18,7 +18,7 @@ def _needs_rows(title: str, study: Study) -> Panel | None:
     """Return the panel that says that activations along the sentence were not kept (None without a recording)."""
     if study.recording is None:
         return None
-    return Panel(title, render("empty_rows.html", path=study.path), full=True)
+    return Panel(title, render("empty_rows.html", path=study.path), shape="full")
 
 
 def _top(groups: dict[int, list[TokenExample]]) -> float:
@@ -35,7 +35,7 @@ def strongest(study: Study, feature: FeatureRef) -> Panel | None:
     body = render(
         "examples.html", groups=groups, kind="label", top=_top(by_label), holdout=study.holdout, pool=study.pool
     )
-    return Panel("Strongest examples by label", body, full=True)
+    return Panel("Strongest examples by label", body, shape="full")
 
 
 @panel("deciles", order=50)
@@ -55,4 +55,4 @@ def across_deciles(study: Study, feature: FeatureRef) -> Panel | None:
         holdout=study.holdout,
         pool=study.pool,
     )
-    return Panel("A sample from each decile of activation", body, full=True)
+    return Panel("A sample from each decile of activation", body, shape="full")

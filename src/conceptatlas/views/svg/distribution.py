@@ -43,7 +43,7 @@ def by_label(
     *,
     threshold: float | None,
     score_name: str,
-    width: float = 420.0,
+    width: float = 380.0,
 ) -> Markup:
     """Draw every item's score, a row per grade: discovery filled, hold-out hollow, the mean as a tick.
 
@@ -85,7 +85,7 @@ def by_label(
 
 
 def histogram(
-    values_N: npt.NDArray[np.floating], *, title: str, n_silent: int, width: float = 420.0, height: float = 150.0
+    values_N: npt.NDArray[np.floating], *, title: str, n_silent: int, width: float = 380.0, height: float = 150.0
 ) -> Markup:
     """Draw a histogram of the activations above 0 (the silent ones are counted in words, or they would hide the rest).
 

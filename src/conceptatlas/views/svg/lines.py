@@ -36,7 +36,7 @@ def along_sentence(
     mean_GP: npt.NDArray[np.floating],
     grades: Sequence[int],
     *,
-    width: float = 420.0,
+    width: float = 380.0,
     height: float = 170.0,
 ) -> Markup:
     """Draw the mean activation by relative position in the sentence, a line per grade.
