@@ -34,6 +34,9 @@ class MadeSAE:
     def sae_id(self) -> str:
         return self.slug
 
+    def completed(self) -> MadeSAE:
+        return self
+
     def load_encoder(self, device: Any = "cpu", dtype: Any = None) -> Encoder:
         self.loads.append(self.slug)
         generator = torch.Generator().manual_seed(self.seed)

@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from conceptatlas.saes import SAESource
 
 
+# The layer of an SAE that reads the embedding, which stands before block 0.
+EMBED_LAYER = -1
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder durable."""
     fd = os.open(folder, os.O_RDONLY)
@@ -138,10 +142,10 @@ def recorded_sae(source: SAESource, joined: Mapping[str, Any], n_encoded: int) -
         sae_id=source.sae_id,
         release=source.release or "",
         site=str(source.site),
-        layer=source.layer,
-        d_in=source.d_in,
-        d_sae=source.d_sae,
-        architecture=source.architecture,
+        layer=EMBED_LAYER if source.layer is None else source.layer,
+        d_in=source.d_in or 0,
+        d_sae=source.d_sae or 0,
+        architecture=source.architecture or "",
         average_l0=source.average_l0 if source.average_l0 is not None else round(float(measured), 3),
         l0_measured=source.average_l0 is None or bool(source.l0_measured),
         neuronpedia_id=source.neuronpedia_id,

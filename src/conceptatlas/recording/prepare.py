@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from conceptatlas.base.errors import InputError
 from conceptatlas.concepts import Concept
@@ -13,14 +13,10 @@ from conceptatlas.recording.plan import BATCH_TOKENS, Plan, make_plan, shard_row
 from conceptatlas.recording.request import DEFAULT_PER_FEATURE, Request
 from conceptatlas.recording.shard import Job
 from conceptatlas.recording.work import WorkFolder
+from conceptatlas.saes import SAESource, require_width, resolve_saes
 from conceptatlas.subjects import LanguageSubject, Site, load_subject, parse_sites
 
-# The heads' outputs side by side: the one site whose width is not the model's.
-_OWN_WIDTH = "attn.hook_z"
-
-
-if TYPE_CHECKING:
-    from conceptatlas.saes import SAESource
+ORGANISM = "organism"
 
 
 @dataclass(frozen=True)
@@ -116,23 +112,18 @@ def _sources(saes: list[Any], subject: LanguageSubject) -> list[SAESource]:
     found: list[SAESource] = []
     for given in saes:
         if isinstance(given, str):
-            from conceptatlas.saes import resolve_saes
-
             found += resolve_saes([given], model_id=subject.id)
         else:
-            found.append(given)
+            found.append(given.completed())
     unique = {source.slug: source for source in found}
     return list(unique.values())
 
 
 def _check_source(source: SAESource, subject: LanguageSubject, request: Request) -> None:
-    site = Site.parse(source.site)
-    if site.hook != _OWN_WIDTH and source.d_in is not None and source.d_in != subject.d_model:
-        raise InputError(
-            f"The SAE {source.sae_id!r} takes rows of width {source.d_in} (its d_in), and {subject.id} has width "
-            f"{subject.d_model}; it belongs to another model."
-        )
-    beyond = [f for f in request.features or () if source.d_sae is not None and f >= source.d_sae]
+    require_width(source, subject.d_model)
+    if source.d_sae is None:
+        return
+    beyond = [feature for feature in request.features or () if feature >= source.d_sae]
     if beyond:
         raise InputError(
             f"--features has {beyond[0]}, and the features of {source.sae_id!r} count from 0 to {source.d_sae - 1}."
@@ -178,7 +169,7 @@ def _options(request: Request, subject: LanguageSubject, kept: list[str]) -> Rec
 def _subject_info(subject: LanguageSubject) -> SubjectInfo:
     return SubjectInfo(
         id=subject.id,
-        location=str(subject.location),
+        location=subject.id if subject.id == ORGANISM else subject.location,
         revision=subject.revision,
         model_class=subject.model_class,
         dtype=str(subject.dtype).removeprefix("torch."),

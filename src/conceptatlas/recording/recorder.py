@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,7 +15,7 @@ from conceptatlas.base.files import ensure_folder, read_json, write_json
 from conceptatlas.base.progress import progress_bar
 from conceptatlas.base.provenance import write_run
 from conceptatlas.concepts import Concept, load_concept
-from conceptatlas.recording.lock import folder_lock
+from conceptatlas.recording.lock import LOCK_FILE, folder_lock
 from conceptatlas.recording.manifest import MANIFEST_FILE, Hidden, Keep, read_manifest
 from conceptatlas.recording.request import Request, check_same
 from conceptatlas.recording.store import Recording
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
     from conceptatlas.saes import SAESource
     from conceptatlas.subjects.language import LanguageSubject
 
+ORGANISM = "organism"
+
 # What may stand in a folder that is to become a recording.
-_OURS = {WORK_FOLDER, ".lock", "features", "hidden", "items.parquet", "rows.parquet", "run.json"}
+_OURS = {WORK_FOLDER, LOCK_FILE, "features", "hidden", "items.parquet", "rows.parquet", "run.json"}
 
 
 def record(
@@ -90,7 +93,7 @@ def record(
     concept = data if isinstance(data, Concept) else load_concept(data, skip_bad_rows=skip_bad_rows)
     given = _as_list(saes)
     request = Request(
-        model=str(getattr(model, "id", model)),
+        model=_model_name(model),
         saes=tuple(str(getattr(sae, "slug", sae)) for sae in given),
         keep=keep,
         per_feature=per_feature,
@@ -109,6 +112,7 @@ def record(
     folder = Path(out)
     asked = request.as_dict(concept.data_hash)
     if _is_finished(folder, asked):
+        _tidy(folder)
         note(f"{folder} is recorded already, with the same data and options: nothing to do.")
         return _checked(Recording.open(folder), strict=strict_check)
     _refuse_foreign(ensure_folder(folder))
@@ -117,6 +121,13 @@ def record(
             _record(folder, concept, model, given, request, asked, engine, ray_address, strict=strict_check)
         WorkFolder(folder).remove()
     return _checked(Recording.open(folder), strict=strict_check)
+
+
+def _model_name(model: Any) -> str:
+    """Return what --model would be: what was given, or where a loaded subject came from."""
+    if isinstance(model, str | os.PathLike):
+        return str(model)
+    return ORGANISM if model.id == ORGANISM else str(model.location)
 
 
 def _as_list(saes: Any) -> list[Any]:
@@ -130,6 +141,15 @@ def _is_finished(folder: Path, asked: dict[str, Any]) -> bool:
         return False
     check_same(folder, read_manifest(folder).request, asked)
     return True
+
+
+def _tidy(folder: Path) -> None:
+    """Clear what a run left that was killed after it had finished the recording."""
+    work = WorkFolder(folder)
+    if work.path.exists() or (folder / LOCK_FILE).exists():
+        with suppress(InputError), folder_lock(folder):  # another process is about to do the same
+            work.clean_partial()
+            work.remove()
 
 
 def _refuse_foreign(folder: Path) -> None:

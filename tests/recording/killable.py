@@ -1,0 +1,53 @@
+"""A process of its own that records, to be killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from conceptatlas.concepts import build_concept
+from tests.recording.standins import MadeSAE
+
+TEXTS = [f"She told him that the bag was new when it was old number {i}." for i in range(24)]
+
+
+def job(model: Any, out: Path) -> None:
+    """Record two SAEs in several shards."""
+    import torch
+
+    from conceptatlas.recording import record
+
+    torch.set_num_threads(1)
+    saes = [
+        MadeSAE("low", "blocks.0.hook_resid_post", 0, seed=1, threshold=0.5),
+        MadeSAE("high", "blocks.2.hook_resid_post", 2, seed=2, threshold=2.0),
+    ]
+    record(build_concept("kill", TEXTS, [i % 4 for i in range(24)]), model, saes, out, shard_rows=120)
+
+
+def run(model: str, out: Path, started: Connection, kill_at: int) -> None:
+    """Say that it starts, and record; with ``kill_at`` ≥ 0 die by SIGKILL at the so-manieth change of the disk."""
+    count = 0
+
+    def counted(function):
+        def wrapper(*arguments, **options):
+            nonlocal count
+            if count == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            count += 1
+            return function(*arguments, **options)
+
+        return wrapper
+
+    if kill_at >= 0:
+        os.fsync = counted(os.fsync)
+        os.replace = counted(os.replace)
+        os.rename = counted(os.rename)
+        os.unlink = counted(os.unlink)
+        os.mkdir = counted(os.mkdir)
+    started.send("start")
+    job(model, out)
+    started.send(count)

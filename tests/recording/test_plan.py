@@ -1,0 +1,85 @@
+"""Rows, batches and shards."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conceptatlas.recording.plan import (
+    SHARD_BYTES_LEAST,
+    SHARD_BYTES_MOST,
+    SHARD_ROWS_LEAST,
+    batches,
+    cut_shards,
+    shard_rows_for,
+    word_ends,
+)
+
+
+@settings(deadline=None, max_examples=50)
+@given(lengths=st.lists(st.integers(1, 30), max_size=20), budget=st.integers(1, 60))
+def test_batches_hold_everything_once_within_the_budget(lengths, budget):
+    found = batches(lengths, budget)
+    assert sorted(np.concatenate(found).tolist() if found else []) == list(range(len(lengths)))
+    for batch in found:
+        longest = max(lengths[i] for i in batch)
+        assert len(batch) == 1 or len(batch) * longest <= budget
+    ordered = [lengths[i] for batch in found for i in batch]
+    assert ordered == sorted(lengths, reverse=True)
+
+
+@settings(deadline=None, max_examples=50)
+@given(counts=st.lists(st.integers(1, 9), max_size=20), most=st.integers(1, 20))
+def test_shards_are_consecutive_and_bounded(counts, most):
+    shards = cut_shards(counts, most)
+    assert [i for first, last in shards for i in range(first, last)] == list(range(len(counts)))
+    for first, last in shards:
+        assert sum(counts[first:last]) <= most or last - first == 1
+
+
+def test_more_items_do_not_move_the_shards_before_them():
+    counts = [3, 5, 2, 7, 1, 4]
+    assert cut_shards(counts, 9)[:2] == cut_shards([*counts, 6, 6, 6], 9)[:2]
+
+
+@pytest.mark.parametrize(
+    ("model_bytes", "row_bytes", "rows"),
+    [
+        (0, 1 << 14, SHARD_BYTES_LEAST >> 14),
+        (1 << 30, 1 << 14, (1 << 29) >> 14),
+        (1 << 50, 1 << 20, SHARD_BYTES_MOST >> 20),
+        (0, 1 << 40, SHARD_ROWS_LEAST),
+    ],
+)
+def test_shard_size_follows_from_the_shapes_alone(model_bytes, row_bytes, rows):
+    assert shard_rows_for(model_bytes, row_bytes) == rows
+
+
+def ends_of(text, tokens):
+    ends, at = [], 0
+    for token in tokens:
+        at = text.index(token, at) + len(token)
+        ends.append(at)
+    return np.array(ends, dtype=np.int32)
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens", "words"),
+    [
+        ("un believ able", ["un", " bel", "iev", " able"], [True, False, True, True]),
+        ("he lied.", ["he", " lied", "."], [True, False, True]),
+        ("a  b", ["a", " ", " b"], [True, False, True]),
+        ("a \nb", ["a", " \n", "b"], [True, False, True]),
+        ("one", ["o", "n", "e"], [False, False, True]),
+        ("tail ", ["tail", " "], [True, True]),
+    ],
+)
+def test_word_ends(text, tokens, words):
+    assert word_ends(text, ends_of(text, tokens)).tolist() == words
+
+
+def test_bytes_of_one_character_are_one_word():
+    # Byte tokens of one character all end where the character ends: the last of them ends the word.
+    assert word_ends("hi 🎉", np.array([2, 4, 4, 4, 4], dtype=np.int32)).tolist() == [True, False, False, False, True]
