@@ -16,7 +16,10 @@ __version__ = version("conceptatlas")
 # Name -> room. Resolved on first use, so that `import conceptatlas` costs nothing.
 _PUBLIC: dict[str, str] = {
     "Concept": "conceptatlas.concepts",
+    "Ranking": "conceptatlas.ranking",
+    "rank": "conceptatlas.ranking",
     "ConceptCheck": "conceptatlas.concepts",
+    "annotate": "conceptatlas.concepts",
     "check_concept": "conceptatlas.concepts",
     "load_concept": "conceptatlas.concepts",
     "Recording": "conceptatlas.recording",

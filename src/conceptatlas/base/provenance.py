@@ -34,10 +34,13 @@ def without_secrets(options: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in options.items() if not _SECRET.search(key)}
 
 
-def write_run(folder: Path, *, command: str, options: Mapping[str, Any], **facts: Any) -> None:
-    """Write ``run.json`` into ``folder``: command, options, versions, time, host and any further ``facts``."""
+def write_run(folder: Path, *, command: str, options: Mapping[str, Any], file: str = RUN_FILE, **facts: Any) -> None:
+    """Write ``run.json`` into ``folder``: command, options, versions, time, host and any further ``facts``.
+
+    A result that is a file among others, and not a folder, gives its run file a name of its own with ``file``.
+    """
     write_json(
-        folder / RUN_FILE,
+        folder / file,
         {
             "command": command,
             "options": without_secrets(options),

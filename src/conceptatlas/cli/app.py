@@ -17,11 +17,17 @@ from conceptatlas.base.errors import ConceptAtlasError
 
 # Every module has ``register(app)``; the order is the order of --help.
 COMMAND_MODULES: tuple[str, ...] = (
+    "demo",
+    "run",
     "check",
+    "annotate",
+    "rank",
+    "show",
     "record",
     "info",
     "verify",
     "export",
+    "images",
 )
 
 HELP = """From a concept to the features that carry it, with the evidence, in minutes.

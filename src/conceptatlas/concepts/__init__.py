@@ -11,7 +11,10 @@ from conceptatlas.concepts.model import GRADES, BadRow, Concept, build_concept, 
 
 # These bring scikit-learn or the openai package along, so they are imported on first use.
 _LAZY = {
+    "AnnotateOptions": "annotate",
+    "Annotation": "annotate",
     "ConceptCheck": "check",
+    "annotate": "annotate",
     "check_concept": "check",
 }
 

@@ -18,7 +18,9 @@ _OPTIONAL = {
     "response_format": ("response_format", "json_schema", "json schema", "structured", "guided", "grammar"),
     "temperature": ("temperature",),
     "seed": ("seed",),
+    # Newer models of OpenAI take the longer name only, everybody else the shorter; some take no more than they can hold.
     "max_tokens": ("max_tokens", "max_completion_tokens"),
+    "max_completion_tokens": ("max_tokens", "max_completion_tokens"),
 }
 
 
@@ -88,8 +90,7 @@ class OpenAIEndpoint:
             return TryAgain(f"the endpoint answered {status} ({said})", wait=_retry_after(error))
         body = _body(self.name, request, left_out)
         for parameter, words in _OPTIONAL.items():
-            sent = parameter in body or (parameter == "max_tokens" and "max_completion_tokens" in body)
-            if sent and any(word in said.lower() for word in words):
+            if parameter in body and any(word in said.lower() for word in words):
                 return _NotTaken(parameter, said)
         return BadAnswer(f"the endpoint refused the request ({status}: {said})")
 
@@ -134,8 +135,9 @@ def _body(model: str, request: ChatRequest, left_out: frozenset[str]) -> dict[st
         body["temperature"] = request.temperature
     if "seed" not in left_out:
         body["seed"] = request.sample
-    # Newer models of OpenAI take the longer name only, everybody else the shorter.
-    body["max_completion_tokens" if "max_tokens" in left_out else "max_tokens"] = request.max_tokens
+    length = next((name for name in ("max_tokens", "max_completion_tokens") if name not in left_out), None)
+    if length is not None:
+        body[length] = request.max_tokens
     if request.schema is not None and "response_format" not in left_out:
         form = {"name": request.schema_name, "schema": request.schema, "strict": True}
         body["response_format"] = {"type": "json_schema", "json_schema": form}

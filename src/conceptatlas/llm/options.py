@@ -8,8 +8,9 @@ from pathlib import Path
 from conceptatlas.base.errors import InputError
 from conceptatlas.llm.cache import AnswerCache, default_cache_folder
 from conceptatlas.llm.client import LLM, Price, RetryPolicy
-from conceptatlas.llm.keys import URL_VARIABLE, check_url, find_key, setting
-from conceptatlas.llm.model import ChatModel
+from conceptatlas.llm.endpoint import DEFAULT_URL, OpenAIEndpoint
+from conceptatlas.llm.keys import URL_VARIABLE, check_url, find_key, setting, without_credentials
+from conceptatlas.llm.model import ChatModel, ChatRequest, Reply, Stop
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,25 @@ class LLMOptions:
         return self.cache_folder or default_cache_folder()
 
 
-def open_llm(options: LLMOptions) -> LLM:
+class _DryModel:
+    """Stands in for a model of which only the name is needed."""
+
+    def __init__(self, name: str, endpoint: str) -> None:
+        self.name, self.endpoint = name, endpoint
+
+    def complete(self, request: ChatRequest) -> Reply:  # noqa: ARG002
+        raise Stop("this is a dry run: nothing is asked")
+
+    def close(self) -> None:
+        pass
+
+
+def open_llm(options: LLMOptions, *, dry_run: bool = False) -> LLM:
     """Return a client for ``options``; nothing is sent yet.
+
+    Args:
+        options: The model, and how to reach it.
+        dry_run: Never send anything; neither a model nor a key is then needed.
 
     Raises:
         InputError: The options contradict each other, or a model, key or address is missing or malformed.
@@ -55,7 +73,7 @@ def open_llm(options: LLMOptions) -> LLM:
     if options.concurrency < 1 or options.retries < 0 or options.timeout <= 0 or options.first_wait < 0:
         raise InputError("--concurrency and --llm-timeout must be above 0, --llm-retries and --llm-wait 0 or above.")
     return LLM(
-        _model(options),
+        _dry_model(options) if dry_run else _model(options),
         cache=AnswerCache(options.folder),
         retry=RetryPolicy(retries=options.retries, first_wait=options.first_wait),
         concurrency=options.concurrency,
@@ -72,8 +90,6 @@ def _model(options: LLMOptions) -> ChatModel:
         return LocalModel(options.local_model, device=options.device)
     if not options.model:
         raise InputError("No language model named: give --llm-model NAME (and --llm-base-url for your own endpoint).")
-    from conceptatlas.llm.endpoint import OpenAIEndpoint
-
     base_url = options.base_url or setting(URL_VARIABLE)
     return OpenAIEndpoint(
         options.model,
@@ -81,6 +97,12 @@ def _model(options: LLMOptions) -> ChatModel:
         base_url=check_url(base_url) if base_url else None,
         timeout=options.timeout,
     )
+
+
+def _dry_model(options: LLMOptions) -> ChatModel:
+    base_url = options.base_url or setting(URL_VARIABLE)
+    endpoint = without_credentials(check_url(base_url)) if base_url else DEFAULT_URL
+    return _DryModel(options.local_model or options.model or "(no model named)", endpoint)
 
 
 def _price(text: str | None) -> Price | None:
