@@ -10,6 +10,7 @@ from conceptatlas.subjects.sites import Site, parse_sites
 if TYPE_CHECKING:
     from conceptatlas.subjects.generation import Generated
     from conceptatlas.subjects.language import LanguageSubject, load_subject
+    from conceptatlas.subjects.loading import choose_device
     from conceptatlas.subjects.norms import attention_sinks, row_norms
     from conceptatlas.subjects.tokens import Tokenized
 
@@ -19,6 +20,7 @@ _LAZY = {
     "LanguageSubject": "conceptatlas.subjects.language",
     "attention_sinks": "conceptatlas.subjects.norms",
     "row_norms": "conceptatlas.subjects.norms",
+    "choose_device": "conceptatlas.subjects.loading",
     "load_subject": "conceptatlas.subjects.language",
     "Tokenized": "conceptatlas.subjects.tokens",
 }
@@ -29,6 +31,7 @@ __all__ = [
     "Site",
     "Tokenized",
     "attention_sinks",
+    "choose_device",
     "load_subject",
     "parse_sites",
     "row_norms",

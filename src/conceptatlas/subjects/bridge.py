@@ -1,7 +1,8 @@
 """Sites that plain hooks do not reach, through TransformerLens's `TransformerBridge` on the same weights.
 
 The bridge puts its own modules into the model that it is given. It gets a copy of the module tree that shares every
-weight, so the subject's own model stays as it is and no memory is spent twice. Its attention is always eager.
+weight, so the subject's own model stays as it is and little memory is spent (fused projections, as GPT-2 has them, are
+split into copies). Its attention is always eager.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ def build_bridge(model: Any, tokenizer: Any, location: str) -> Any:
 
     clone = share_weights(model)
     clone.set_attn_implementation("eager")
+    clone.config.architectures = [name]  # The bridge chooses by it; models that were never saved have none.
     try:
         with _without_notices():
             return TransformerBridge.boot_transformers(
@@ -77,8 +79,8 @@ def build_bridge(model: Any, tokenizer: Any, location: str) -> Any:
             )
     except (ValueError, NotImplementedError, KeyError, AttributeError) as error:
         raise InputError(
-            f"TransformerLens's bridge cannot read {name} ({error}); choose a residual site (hook_resid_pre, "
-            "hook_resid_post), which plain hooks read in any architecture."
+            f"TransformerLens's bridge cannot read {name} ({str(error).split('. ')[0]}); choose a residual site "
+            "(hook_resid_pre, hook_resid_post), which plain hooks read in any architecture."
         ) from error
 
 

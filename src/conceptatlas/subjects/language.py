@@ -25,6 +25,7 @@ from conceptatlas.subjects.prefix import (
     Pass,
     Prefix,
     breaks_when_run,
+    context_limit,
     plan_passes,
     rope_break,
 )
@@ -89,9 +90,7 @@ class LanguageSubject:
         self.dtype = weight.dtype
         self.device = weight.device
         self.vocabulary = int(weight.shape[0])
-        self.token_rules = TokenRules(
-            loaded.tokenizer, limit=getattr(self.config, "max_position_embeddings", None), name=source.id
-        )
+        self.token_rules = TokenRules(loaded.tokenizer, limit=context_limit(self.config), name=source.id)
         pad = self.tokenizer.pad_token_id
         self.pad_id = int(pad if pad is not None else self.config.pad_token_id or 0)
         self._edits = 0

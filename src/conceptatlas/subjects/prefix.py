@@ -44,11 +44,27 @@ class Prefix:
     reason: str = ""
 
 
+def _ropes(config: Any) -> list[dict[str, Any]]:
+    """Return the rope parameters of a text configuration: one set, or one per kind of layer."""
+    parameters = getattr(config, "rope_parameters", None) or {}
+    return list(parameters.values()) if all(isinstance(v, dict) for v in parameters.values()) else [parameters]
+
+
+def context_limit(config: Any) -> int | None:
+    """Return the longest sequence that a text configuration allows, or None where it sets no limit.
+
+    Dynamic rope counts its ``max_position_embeddings`` before stretching by its factor.
+    """
+    limit = getattr(config, "max_position_embeddings", None)
+    if limit is None:
+        return None
+    stretch = [rope.get("factor", 1.0) for rope in _ropes(config) if rope.get("rope_type") == "dynamic"]
+    return int(limit * max(stretch, default=1.0))
+
+
 def rope_break(config: Any) -> Prefix | None:
     """Return how the position encoding of a text configuration breaks the property, or None where it does not."""
-    parameters = getattr(config, "rope_parameters", None) or {}
-    kinds = parameters.values() if all(isinstance(v, dict) for v in parameters.values()) else [parameters]
-    for rope in kinds:
+    for rope in _ropes(config):
         kind = rope.get("rope_type", "default")
         if kind not in ("longrope", "dynamic"):
             continue
