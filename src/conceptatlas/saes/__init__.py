@@ -9,39 +9,48 @@ from conceptatlas.saes.sparse import SparseColumns, spread_columns
 
 if TYPE_CHECKING:
     from conceptatlas.saes.architectures import Decoder
-    from conceptatlas.saes.encode import encode_dense, encode_rows
+    from conceptatlas.saes.encode import encode_dense, encode_rows, encode_sequences
     from conceptatlas.saes.encoder import Encoder
     from conceptatlas.saes.loading import decoder_of, encoder_of
     from conceptatlas.saes.registry import neuronpedia_url
     from conceptatlas.saes.resolving import resolve_saes
+    from conceptatlas.saes.selfcheck import SAECheck, check_sae, sink_rows
     from conceptatlas.saes.source import SAESource, require_width
 
 # Name -> module. Most of these bring torch along, so they are imported on first use.
 _LAZY = {
     "Decoder": "architectures",
     "Encoder": "encoder",
+    "SAECheck": "selfcheck",
     "SAESource": "source",
+    "check_sae": "selfcheck",
     "decoder_of": "loading",
     "encode_dense": "encode",
     "encode_rows": "encode",
+    "encode_sequences": "encode",
     "encoder_of": "loading",
     "neuronpedia_url": "registry",
     "require_width": "source",
     "resolve_saes": "resolving",
+    "sink_rows": "selfcheck",
 }
 
 __all__ = [
     "Decoder",
     "Encoder",
+    "SAECheck",
     "SAESource",
     "SparseColumns",
+    "check_sae",
     "decoder_of",
     "encode_dense",
     "encode_rows",
+    "encode_sequences",
     "encoder_of",
     "neuronpedia_url",
     "require_width",
     "resolve_saes",
+    "sink_rows",
     "spread_columns",
 ]
 

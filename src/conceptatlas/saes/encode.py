@@ -9,12 +9,13 @@ it. Tile sizes follow from the number of rows alone, so that the same rows give 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from conceptatlas.base.errors import InputError
+from conceptatlas.base.errors import InputError, WorkError
 from conceptatlas.saes._kernels import copy_above, count_above
 from conceptatlas.saes.encoder import Encoder, prepare_rows
 from conceptatlas.saes.sparse import SparseColumns, beside, empty_columns, from_entries
@@ -57,6 +58,53 @@ def encode_rows(
         if encoder.needs_all_columns:
             return _select(_encode_topk(x_TD, encoder), chosen)
         return _encode_threshold(x_TD, encoder, chosen, tile_features or tile_size(len(x_TD), x_TD.device))
+
+
+def encode_sequences(
+    sequences: Sequence[torch.Tensor],
+    sae: Any,
+    *,
+    keep: Sequence[npt.NDArray[np.bool_]] | None = None,
+    columns: Sequence[int] | None = None,
+) -> SparseColumns:
+    """Encode whole sequences through SAELens, for architectures in which a row depends on others (temporal, ...).
+
+    Args:
+        sequences: Each [L, D], every position of one sequence in order, special tokens included.
+        sae: The ``sae_lens.SAE``.
+        keep: For each sequence, bool [L]: the positions that are rows (all by default).
+        columns: Features to return, in this order; all are computed.
+
+    Returns:
+        Sparse columns over the kept rows, sequence after sequence.
+
+    Raises:
+        InputError: The SAE's normalisation lacks its factor, or a column does not exist.
+        WorkError: A result is not finite.
+    """
+    chosen = _checked_columns(columns, int(sae.cfg.d_sae))
+    if sae.cfg.normalize_activations in ("expected_average_only_in", "covariance_whitening"):
+        raise InputError(
+            f"The SAE was trained with normalize_activations = {sae.cfg.normalize_activations!r}, which is not folded "
+            "into its weights, so its features would be wrong; fold it and save the SAE."
+        )
+    sae.turn_off_forward_pass_hook_z_reshaping()  # our rows are flat already
+    rows, features, values, first = [], [], [], 0
+    with torch.no_grad():
+        for number, x in enumerate(sequences):
+            acts = sae.encode(x.reshape(1, len(x), -1).to(device=sae.device, dtype=sae.dtype))[0].float().cpu()
+            if not bool(torch.isfinite(acts).all()):
+                raise WorkError(f"The features of sequence {number} are not finite; run the model in float32.")
+            acts = acts if keep is None else acts[torch.from_numpy(keep[number])]
+            where = acts.nonzero()
+            rows.append(where[:, 0].numpy() + first)
+            features.append(where[:, 1].numpy())
+            values.append(acts[where[:, 0], where[:, 1]].numpy())
+            first += len(acts)
+    if not rows:
+        return _select(empty_columns(int(sae.cfg.d_sae)), chosen)
+    found = from_entries(np.concatenate(rows), np.concatenate(features), np.concatenate(values), int(sae.cfg.d_sae))
+    return _select(found, chosen)
 
 
 def tile_size(n_rows: int, device: torch.device) -> int:

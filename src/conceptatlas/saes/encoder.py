@@ -173,14 +173,26 @@ def topk_encoder(
     )
 
 
+def row_statistics(x_TD: torch.Tensor, normalisation: Normalisation) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """Return what SAELens subtracts from each row and then divides it by, [T, 1] each; None for nothing.
+
+    ``layer_norm`` takes the mean and the (unbiased) standard deviation, ``constant_norm_rescale`` the root of the mean
+    square.
+    """
+    if normalisation == "none":
+        return None, None
+    if normalisation == "constant_norm_rescale":
+        return None, x_TD.norm(dim=1, keepdim=True) / x_TD.shape[1] ** 0.5
+    mean = x_TD.mean(dim=1, keepdim=True)
+    return mean, (x_TD - mean).std(dim=1, keepdim=True)
+
+
 def normalise_rows(x_TD: torch.Tensor, normalisation: Normalisation) -> torch.Tensor:
     """Return the rows as SAELens normalises them at run time."""
-    if normalisation == "none":
-        return x_TD
-    if normalisation == "constant_norm_rescale":
-        return x_TD * (x_TD.shape[1] ** 0.5 / x_TD.norm(dim=1, keepdim=True))
-    centred = x_TD - x_TD.mean(dim=1, keepdim=True)
-    return centred / (centred.std(dim=1, keepdim=True) + _LAYER_NORM_EPS)
+    shift, scale = row_statistics(x_TD, normalisation)
+    if shift is not None and scale is not None:
+        return (x_TD - shift) / (scale + _LAYER_NORM_EPS)
+    return x_TD if scale is None else x_TD / scale
 
 
 def prepare_rows(x: torch.Tensor, encoder: Encoder) -> torch.Tensor:
