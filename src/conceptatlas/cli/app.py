@@ -23,6 +23,8 @@ COMMAND_MODULES: tuple[str, ...] = (
     "annotate",
     "rank",
     "show",
+    "trace",
+    "report",
     "record",
     "info",
     "verify",
@@ -91,9 +93,7 @@ def run(arguments: list[str]) -> int:
     except Exception as error:  # the last line of defence: one sentence, and how to see more
         if _debugging(arguments):
             raise
-        note(
-            f"Error: unexpected {type(error).__name__}: {error}; `conceptatlas --debug …` shows the traceback."
-        )
+        note(f"Error: unexpected {type(error).__name__}: {error}; `conceptatlas --debug …` shows the traceback.")
         return 1
     return 0
 

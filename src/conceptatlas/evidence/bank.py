@@ -32,7 +32,13 @@ class FeatureBank:
 
 @torch.no_grad()
 def collect_bank(
-    batches: Iterable[tuple[Any, torch.Tensor]], subject: Subject, sae: Any, site: str, *, n_labels: int, top_k: int = 16
+    batches: Iterable[tuple[Any, torch.Tensor]],
+    subject: Subject,
+    sae: Any,
+    site: str,
+    *,
+    n_labels: int,
+    top_k: int = 16,
 ) -> FeatureBank:
     """Collect the feature bank of an SAE at a site.
 

@@ -45,8 +45,8 @@ class TrainingPlan:
     epochs: int = 5
     batch_size: int = 512
     seed: int = 42
-    short_steps: int = 250
-    min_steps: int = 1500
+    short_steps: int = 150
+    min_steps: int = 1000
     lr: float = 2e-3
 
     def __post_init__(self) -> None:

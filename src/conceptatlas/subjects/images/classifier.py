@@ -123,7 +123,7 @@ def train_classifier(
         batch = torch.randint(len(images), (batch_size,), generator=generator).to(device)
         loss = nn.functional.cross_entropy(model(images[batch]), labels[batch])
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
     return model.eval().requires_grad_(requires_grad=False)

@@ -68,11 +68,15 @@ def load_images(dataset: str, *, seed: int = 42) -> ImageData:
     if path.suffix == ".npz" and path.is_file():
         return _from_npz(path, seed)
     if path.suffix == ".npz" or "/" in dataset:
-        raise InputError(f"There is no image data at {dataset}; give a folder of IDX files or an .npz file that exists.")
+        raise InputError(
+            f"There is no image data at {dataset}; give a folder of IDX files or an .npz file that exists."
+        )
     raise unknown_name("image data set", dataset, _BUILT_IN)
 
 
-def check_images(images: npt.NDArray[np.generic], labels: npt.NDArray[np.generic], source: str) -> tuple[Images, Labels]:
+def check_images(
+    images: npt.NDArray[np.generic], labels: npt.NDArray[np.generic], source: str
+) -> tuple[Images, Labels]:
     """Return images as float32 in 0–1 and labels as int64, or say what is wrong with them.
 
     Raises:
@@ -87,7 +91,9 @@ def check_images(images: npt.NDArray[np.generic], labels: npt.NDArray[np.generic
     pixels = images.astype(np.float32)
     bad = np.flatnonzero(~np.isfinite(pixels).all(axis=(1, 2)))
     if len(bad):
-        raise InputError(f"{source}: image {bad[0]} has NaN or infinite pixels ({len(bad)} images in all); remove them.")
+        raise InputError(
+            f"{source}: image {bad[0]} has NaN or infinite pixels ({len(bad)} images in all); remove them."
+        )
     whole = labels.astype(np.int64)
     if not np.array_equal(whole, labels.astype(np.float64)) or whole.min() < 0:
         raise InputError(f"{source}: labels must be whole numbers from 0; the lowest is {labels.min()}.")
