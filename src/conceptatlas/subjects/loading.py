@@ -153,16 +153,18 @@ def load_model(source: Source, *, device: torch.device, dtype: torch.dtype | str
     """
     import transformers
 
-    config = _fetch(source, lambda offline: transformers.AutoConfig.from_pretrained(source.location, **offline))
-    if getattr(config, "is_encoder_decoder", False):
-        raise InputError(f"{source.id} is an encoder-decoder model; only decoders and encoders can be read.")
-    tokenizer = _fetch(source, lambda offline: transformers.AutoTokenizer.from_pretrained(source.location, **offline))
-    model_class = _model_class(config)
-    options: dict[str, Any] = {"dtype": dtype}
-    attention = _attention(config)
-    if attention is not None:
-        options["attn_implementation"] = attention
-    with _quiet_bars():
+    with _quiet():
+        config = _fetch(source, lambda offline: transformers.AutoConfig.from_pretrained(source.location, **offline))
+        if getattr(config, "is_encoder_decoder", False):
+            raise InputError(f"{source.id} is an encoder-decoder model; only decoders and encoders can be read.")
+        tokenizer = _fetch(
+            source, lambda offline: transformers.AutoTokenizer.from_pretrained(source.location, **offline)
+        )
+        model_class = _model_class(config)
+        options: dict[str, Any] = {"dtype": dtype}
+        attention = _attention(config)
+        if attention is not None:
+            options["attn_implementation"] = attention
         model, report = _fetch(
             source,
             lambda offline: model_class.from_pretrained(
@@ -204,30 +206,34 @@ def _check_complete(model: Any, report: dict[str, Any], source: Source) -> None:
 
 
 @contextmanager
-def _quiet_bars() -> Iterator[None]:
-    """Show the library's loading bar to people only."""
+def _quiet() -> Iterator[None]:
+    """Show the library's loading bar to people only, and its notices to nobody: what matters is checked here."""
     from transformers.utils import logging
 
-    if sys.stderr.isatty() or not logging.is_progress_bar_enabled():
-        yield
-        return
-    logging.disable_progress_bar()
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    if bars and not sys.stderr.isatty():
+        logging.disable_progress_bar()
     try:
         yield
     finally:
-        logging.enable_progress_bar()
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _fetch(source: Source, load: Callable[[dict[str, bool]], T]) -> T:
     """Load from the folder or the cache; only what is not there comes from the hub."""
+    from safetensors import SafetensorError
+
     try:
         return load({"local_files_only": True})
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         if source.local:
             raise _damaged(source, error) from error
     try:
         return load({})
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise _hub_error(source.id, error) from error
 
 
