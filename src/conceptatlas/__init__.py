@@ -24,6 +24,8 @@ _PUBLIC: dict[str, str] = {
     "load_concept": "conceptatlas.concepts",
     "Recording": "conceptatlas.recording",
     "record": "conceptatlas.recording",
+    "trace": "conceptatlas.views",
+    "report": "conceptatlas.views",
 }
 
 __all__ = ["__version__", *_PUBLIC]

@@ -187,7 +187,9 @@ def trace_feature(
     by_label = tuple(
         summarise_label(label, find_peaks(acts_T, bounds_N2[wanted == label])) for label in sorted(set(labels))
     )
-    highest = next((peaks.peak_class for peaks in reversed(by_label) if peaks.peak_class != "silent"), "silent")
+    highest: PeakClass = next(
+        (peaks.peak_class for peaks in reversed(by_label) if peaks.peak_class != "silent"), "silent"
+    )
     return FeaturePeaks(feature=feature, by_label=by_label, peak_class=highest)
 
 

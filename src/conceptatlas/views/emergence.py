@@ -67,7 +67,7 @@ def best_by_layer(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def _features_curve(study: Study, high: int, low: int) -> Series:
-    assert study.ranking is not None  # noqa: S101 - the caller has looked
+    assert study.ranking is not None
     points = []
     held = study.holdout & np.isin(study.labels, (high, low))
     groups = np.unique(study.items["split_hash"].to_numpy(), return_inverse=True)[1].astype(np.int64)

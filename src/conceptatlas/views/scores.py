@@ -33,10 +33,7 @@ def score_curve(study: Study) -> ScoreCurve | None:
     if study.ranking is None:
         return None
     table = study.ranking.all
-    if "direction" in table.columns:
-        sign = pl.when(pl.col("direction") == "down").then(-1.0).otherwise(1.0)
-    else:
-        sign = pl.lit(1.0)
+    sign = pl.when(pl.col("direction") == "down").then(-1.0).otherwise(1.0)
     curve = (
         table.lazy()
         .filter(pl.col("pearson_corr").is_not_null())

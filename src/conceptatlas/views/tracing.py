@@ -128,7 +128,7 @@ def trace(
     options = TraceOptions(top_n, tuple(sorted(set(labels))), max_sentences, dpi, figsize, max_token_len)
     study = _study_of(ranking, rec)
     recording = study.recording
-    assert recording is not None  # noqa: S101 - _study_of opened it
+    assert recording is not None
     features = study.features[: options.top_n]
     require_rows(recording, features, data=str(study.run("rec").get("options", {}).get("data", "DATA")))
     folder = ensure_folder(Path(out))
@@ -181,7 +181,7 @@ def _draw_curves(study: Study, folder: Path, options: TraceOptions) -> list[Path
     from conceptatlas.views.plots.style import save_png
     from conceptatlas.views.scores import score_curve
 
-    assert study.recording is not None  # noqa: S101
+    assert study.recording is not None
     title = f"{study.title} in {study.recording.manifest.subject.id}"
     paths = [folder / EMERGENCE_FILE, folder / SCORES_FILE]
     save_png(emergence_figure(emergence_of(study), title=title, dpi=options.dpi), paths[0])

@@ -15,7 +15,6 @@ from conceptatlas.views.plots.style import INK, MUTED, heading, line_look, new_f
 
 # Rotated labels of 7 points or more, one per token, need about this much of the axis each.
 _POINTS_PER_LABEL = 9.5
-_AXIS_SHARE = 0.72
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class TrajectoryOptions:
 
 def _label_tokens(axes: Axes, tokens: Sequence[str], options: TrajectoryOptions) -> None:
     """Name the tokens on the x axis; where there are too many to read, every second, third, ... only."""
-    room = options.width * 72 * _AXIS_SHARE
+    room = max(options.width - 3.75, options.width * 0.2) * 72
     step = max(1, int(np.ceil(len(tokens) * _POINTS_PER_LABEL / room)))
     places = list(range(0, len(tokens), step))
     shown = [printable(tokens[i].strip() or "␣", options.max_token_len) for i in places]
@@ -67,7 +66,7 @@ def trajectory_figure(
         subtitle: One quieter line.
         options: Size and lengths.
     """
-    figure, axes = new_figure(options.width, options.height, options.dpi)
+    figure, axes = new_figure(options.width, options.height, options.dpi, margins=(0.75, 1.35, 3.0, 0.75))
     places = np.arange(len(tokens))
     for index, (feature, acts) in enumerate(zip(features, acts_KP, strict=True)):
         look = line_look(index)
@@ -92,11 +91,12 @@ def trajectory_figure(
         axes.set_ylim(bottom=0)
     _label_tokens(axes, tokens, options)
     axes.set_ylabel("activation", color=MUTED)
-    wide = int(options.width * 7.6)
+    wide = int((options.width - 0.75) * 8.6)
     heading(axes, printable(title, wide), printable(subtitle, int(wide * 1.25)))
     if features:
-        legend = figure.legend(
-            loc="outside right upper",
+        legend = axes.legend(
+            loc="upper left",
+            bbox_to_anchor=(1.01, 1.02),
             frameon=False,
             fontsize=9.5,
             title="rank. layer · L0 · feature",

@@ -72,6 +72,4 @@ def course(study: Study, feature: FeatureRef) -> Panel | None:
     mean_GP = np.array([mean_course(acts, study.texts.bounds[study.labels == grade]) for grade in grades])
     picture = along_sentence(np.linspace(0, 1, GRID), mean_GP, grades)
     traced = trace_feature(feature, acts, study.texts.bounds, study.labels, [g for g in grades if g > 0] or grades)
-    return Panel(
-        "Along the sentence", render("course.html", picture=picture, traced=traced, definition=DEFINITION)
-    )
+    return Panel("Along the sentence", render("course.html", picture=picture, traced=traced, definition=DEFINITION))

@@ -63,6 +63,7 @@ class Scale:
     stop: float
 
     def __call__(self, value: float) -> float:
+        """Return the pixel of a value."""
         if self.high == self.low:
             return (self.start + self.stop) / 2
         return self.start + (value - self.low) / (self.high - self.low) * (self.stop - self.start)

@@ -78,8 +78,8 @@ def by_label(
         parts.append(el("line", x1=scale(mean), x2=scale(mean), y1=middle - 15, y2=middle + 15, class_="mean"))
         parts.append(text(4, middle + 5, str(grade), class_=f"gl g{grade}"))
     if threshold is not None:
-        x = scale(threshold)
-        parts.append(el("line", x1=x, x2=x, y1=2.0, y2=bottom, class_="cut"))
+        cut = scale(threshold)
+        parts.append(el("line", x1=cut, x2=cut, y1=2.0, y2=bottom, class_="cut"))
     label = f"Distribution of the score by label; means: {', '.join(means)}"
     return picture(width, bottom + 36, label, *parts)
 

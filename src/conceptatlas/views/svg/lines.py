@@ -174,11 +174,13 @@ def score_by_rank(
     every = np.concatenate([scores_R, holdout_R[~np.isnan(holdout_R)], [0.0 if null is None else null, 0.0]])
     y = Scale(min(0.0, float(every.min())), max(float(every.max()), 0.1), bottom, 12.0)
     parts = [y_axis(y, left, right, about=5)]
-    for power in range(int(np.log10(count)) + 1):
-        parts.append(text(x(power), bottom + 17, f"{10**power:,}", anchor="middle"))
+    parts += [
+        text(x(power), bottom + 17, f"{10**power:,}", anchor="middle") for power in range(int(np.log10(count)) + 1)
+    ]
     parts.append(text(right, height - 6, f"rank by {score_name}", class_="tt", anchor="end"))
     ranks = np.arange(1, len(scores_R) + 1)
-    shown = np.unique(np.geomspace(1, max(len(scores_R), 1), 400).astype(int)) - 1 if len(scores_R) else []
+    last = len(scores_R)
+    shown: list[int] = (np.unique(np.geomspace(1, last, 400).astype(int)) - 1).tolist() if last else []
     held = [(x(float(np.log10(ranks[i]))), y(float(holdout_R[i]))) for i in shown if not np.isnan(holdout_R[i])]
     parts.append(dots(held, "s1 mid"))
     parts.append(polyline([(x(float(np.log10(ranks[i]))), y(float(scores_R[i]))) for i in shown], "s0"))

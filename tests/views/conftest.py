@@ -1,0 +1,44 @@
+"""Studies that several tests of the views share; made once, read only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.views.studies import write_study
+
+NASTY = {
+    0: "<script>alert(1)</script> sold the bag",
+    1: "{{7*7}} {% raw %} sold the bag",
+    2: 'javascript:alert(1) " onmouseover="alert(1) \' <img src=x onerror=alert(1)>',
+    3: "long " + "x" * 10_000,
+}
+
+
+@pytest.fixture(scope="session")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study of 120 sentences with nine features that pass."""
+    return write_study(tmp_path_factory.mktemp("study"))
+
+
+@pytest.fixture(scope="session")
+def nasty_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study whose texts and names try to be markup."""
+    slugs = {
+        f"blocks.{layer}.hook_resid_post__l0_12": {"sae_id": f"<b>sae</b>{{{{7*7}}}} {layer}", "neuronpedia_id": "x"}
+        for layer in range(4)
+    }
+    return write_study(tmp_path_factory.mktemp("nasty"), texts=NASTY, saes=slugs, name="<script>alert(2)</script>")
+
+
+@pytest.fixture(scope="session")
+def empty_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study in which no feature passes."""
+    return write_study(tmp_path_factory.mktemp("empty"), min_pearson=0.999)
+
+
+@pytest.fixture(scope="session")
+def final_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study whose recording kept final rows only."""
+    return write_study(tmp_path_factory.mktemp("final"), keep="final")

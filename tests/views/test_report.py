@@ -1,0 +1,173 @@
+"""The report: complete in itself, shows what there is, and shows hostile text as text."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+import conceptatlas as ca
+from conceptatlas.base.errors import InputError
+from conceptatlas.views.html import content_hash, heat_levels
+from conceptatlas.views.study_folder import Study
+from tests.helpers.cli import invoke
+
+VOID = {"meta", "br", "img", "link", "input", "hr"}
+RESOURCE = ("src", "href", "srcset", "data", "action", "formaction", "poster", "background", "xlink:href")
+
+
+class Page(HTMLParser):
+    """Collects tags, attributes, text and whether every element was closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag, tag
+
+    def handle_data(self, data: str) -> None:
+        if not self.open or self.open[-1] != "style":
+            self.text += data
+
+    def ids(self) -> list[str]:
+        return [attrs["id"] or "" for _, attrs in self.tags if "id" in attrs]
+
+
+def page_of(folder: Path, tmp_path: Path) -> tuple[str, Page]:
+    path = ca.report(folder, out=tmp_path / "report.html")
+    text = path.read_text(encoding="utf-8")
+    return text, Page(text)
+
+
+def test_the_report_shows_every_part_of_the_study(study: Path, tmp_path: Path) -> None:
+    _, page = page_of(study, tmp_path)
+    for anchor in ("ranked", "emergence", "chance", "features", "sentences", "data", "provenance", "feature-1"):
+        assert anchor in page.ids()
+    assert len(page.ids()) == len(set(page.ids()))
+    assert not page.open
+    assert "dishonesty" in page.text
+    assert "builtin:dishonesty" in page.text  # run.json
+    assert "hold-out AUROC" in page.text
+    assert "swore" in page.text
+
+
+def test_every_link_within_the_report_leads_somewhere(study: Path, tmp_path: Path) -> None:
+    _, page = page_of(study, tmp_path)
+    targets = [a["href"][1:] for _, a in page.tags if (a.get("href") or "").startswith("#")]
+    assert targets
+    assert set(targets) <= set(page.ids())
+
+
+def test_the_report_needs_nothing_but_itself(study: Path, tmp_path: Path) -> None:
+    text, page = page_of(study, tmp_path)
+    assert "script" not in {tag for tag, _ in page.tags}
+    assert not {tag for tag, _ in page.tags} & {"link", "iframe", "object", "embed", "img"}
+    for _, attrs in page.tags:
+        assert "style" not in attrs
+        assert not [name for name in attrs if name.startswith("on")]
+        for name in RESOURCE:
+            value = attrs.get(name) or "#"
+            assert value.startswith("#"), (name, value)
+    assert "@import" not in text
+    assert "url(" not in text
+    assert len(text.encode()) < 12_000_000
+
+
+def test_its_policy_forbids_everything_but_its_own_style(study: Path, tmp_path: Path) -> None:
+    text, page = page_of(study, tmp_path)
+    policy = next(a["content"] or "" for tag, a in page.tags if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none';")
+    assert "unsafe" not in policy
+    style = re.search(r"<style>(.*?)</style>", text, re.DOTALL)
+    assert style is not None
+    assert content_hash(style.group(1)) in policy
+
+
+def test_hostile_text_is_shown_as_text(nasty_study: Path, tmp_path: Path) -> None:
+    text, page = page_of(nasty_study, tmp_path)
+    assert "script" not in {tag for tag, _ in page.tags}
+    assert "img" not in {tag for tag, _ in page.tags}
+    assert "b" in {tag for tag, _ in page.tags}
+    assert "<b>sae</b>" not in text
+    for _, attrs in page.tags:
+        assert not [name for name in attrs if name.startswith("on")]
+        assert not (attrs.get("href") or "").lower().startswith("javascript:")
+    assert "<script>alert(2)</script>" in page.text  # the concept's name
+    assert "{{7*7}}" in page.text
+    assert "49" not in page.text.split("What was run")[0].split("Ranked features")[0]
+
+
+def test_a_link_to_neuronpedia_stands_where_the_sae_has_one(nasty_study: Path, tmp_path: Path) -> None:
+    _, page = page_of(nasty_study, tmp_path)
+    links = {a["href"] for tag, a in page.tags if tag == "a" and (a.get("href") or "").startswith("http")}
+    assert links
+    assert all(re.fullmatch(r"https://www\.neuronpedia\.org/x/\d+", link or "") for link in links)
+    assert all("noopener" in (a.get("rel") or "") for tag, a in page.tags if (a.get("href") or "").startswith("http"))
+
+
+def test_where_nothing_passed_the_nearest_misses_stand(empty_study: Path, tmp_path: Path) -> None:
+    _, page = page_of(empty_study, tmp_path)
+    assert "No feature passed the filters." in page.text
+    assert "0.999 needed" in page.text
+    assert "feature-1" not in page.ids()
+    assert "emergence" in page.ids()
+
+
+def test_where_only_final_rows_were_kept_it_says_so(final_study: Path, tmp_path: Path) -> None:
+    _, page = page_of(final_study, tmp_path)
+    assert "Only final tokens were kept." in page.text
+    assert "sentences" not in page.ids()
+    assert "features" in page.ids()
+
+
+def test_without_a_hold_out_there_is_no_emergence(tmp_path: Path) -> None:
+    from tests.views.studies import write_study
+
+    _, page = page_of(write_study(tmp_path / "s", 80, holdout=0.0), tmp_path)
+    assert "emergence" not in page.ids()
+    assert "that it was chosen on" in page.text
+
+
+def test_a_recording_alone_and_a_ranking_alone_are_studies(study: Path, tmp_path: Path) -> None:
+    _, page = page_of(study / "rec", tmp_path)
+    assert {"data", "provenance"} <= set(page.ids())
+    assert "ranked" not in page.ids()
+    assert Study.open(study / "rank").recording is not None  # run.json says where it is
+
+
+def test_a_folder_that_holds_no_study_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no study"):
+        ca.report(tmp_path)
+    with pytest.raises(InputError, match="There is no folder"):
+        ca.report(tmp_path / "nowhere")
+
+
+def test_the_same_study_gives_the_same_bytes(study: Path, tmp_path: Path) -> None:
+    first = ca.report(study, out=tmp_path / "a.html").read_bytes()
+    assert ca.report(study, out=tmp_path / "b.html").read_bytes() == first
+
+
+def test_the_command_prints_the_path(study: Path, tmp_path: Path) -> None:
+    outcome = invoke("report", study, "--out", tmp_path / "x.html")
+    assert outcome.code == 0, outcome.stderr
+    assert outcome.stdout.strip() == str(tmp_path / "x.html")
+    assert invoke("report", tmp_path / "nowhere").code == 2
+
+
+def test_heat_is_relative_to_the_hottest() -> None:
+    assert heat_levels([0.0, 0.01, 5.0, 10.0, -1.0, -9.0], 10.0) == ["", "h1", "h5", "h9", "c1", "c2"]
+    assert heat_levels([0.0, 0.0], 0.0) == ["", ""]
