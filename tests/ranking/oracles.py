@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 
 import numpy as np
@@ -52,7 +53,7 @@ def slow_figures(x: np.ndarray, labels: np.ndarray, *, low: int = 0, high: int =
         "tpr": tpr,
         "fpr": fpr,
         "separation": separation,
-        "monotonic": float(all(b - a >= -slack for a, b in zip(present, present[1:]))),
+        "monotonic": float(all(b - a >= -slack for a, b in itertools.pairwise(present))),
         "score": 0.4 * pearson + 0.3 * separation + 0.3 * (tpr - fpr),
         "auroc": roc_auc_score(labels[pair] == high, x[pair]),
         "p_value": 1.0 if flat else stats.mannwhitneyu(x[labels == high], x[labels == low], method="asymptotic").pvalue,

@@ -52,7 +52,7 @@ def test_pooling_equals_the_dense_loop(lengths, n_features, share, seed, how):
 
 def test_an_unknown_pooling_names_the_valid_ones():
     empty = np.zeros(0, np.int32)
-    with pytest.raises(InputError, match="Unknown pooling 'median'; nearest: .*m"):
+    with pytest.raises(InputError, match="Unknown pooling 'median'; nearest: "):
         pool_columns(np.zeros(1, np.int64), empty, empty.astype(np.float32), row_map([1]), how="median")
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.ranking.oracles import columns_of, slow_figures
 
 from conceptatlas.ranking import kernels as k
+from tests.ranking.oracles import columns_of, slow_figures
 
 SETTINGS = settings(max_examples=60, deadline=None)
 

@@ -85,7 +85,7 @@ class SortedColumns:
 
     @cached_property
     def cells(self) -> npt.NDArray[np.int64]:
-        """feature × 4 + grade of each entry, int64 [nnz]: where to add it up."""
+        """Feature × 4 + grade of each entry, int64 [nnz]: where to add it up."""
         return self.features * N_GRADES + self.labels
 
     def by_grade(self, weights: F64 | None = None) -> F64:

@@ -1,0 +1,115 @@
+"""What a ranking knows of the items before it looks at any feature: labels, split, groups, confounds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from conceptatlas.base.errors import InputError
+from conceptatlas.concepts import holdout_mask
+from conceptatlas.ranking.kernels import N_GRADES
+
+
+@dataclass(frozen=True)
+class Design:
+    """The items of a ranking. N items, n of them discovery.
+
+    Attributes:
+        labels: Grades 0–3, int64 [N].
+        holdout: bool [N].
+        groups: Number of each item's group, int64 [N].
+        confounds: float64 [N, 2]: characters of the text, rows (tokens).
+        low: The lowest grade on discovery: 0 where there is one.
+        high: The highest grade on discovery: 3 where there is one.
+    """
+
+    labels: npt.NDArray[np.int64]
+    holdout: npt.NDArray[np.bool_]
+    groups: npt.NDArray[np.int64]
+    confounds: npt.NDArray[np.float64]
+    low: int
+    high: int
+
+    @classmethod
+    def build(
+        cls,
+        labels: npt.NDArray[np.integer[Any]],
+        holdout: npt.NDArray[np.bool_],
+        *,
+        groups: npt.NDArray[np.int64] | None = None,
+        confounds: npt.NDArray[np.float64] | None = None,
+    ) -> Design:
+        """Build the design from arrays over items.
+
+        Raises:
+            InputError: Fewer than two grades are on the discovery side.
+        """
+        grades: npt.NDArray[np.int64] = labels.astype(np.int64)
+        present = np.unique(grades[~holdout])
+        if len(present) < 2:
+            side = "discovery side of the split" if holdout.any() else "data"
+            have = ", ".join(map(str, present)) or "none"
+            raise InputError(
+                f"A ranking needs items of two grades or more, and the {side} has {have}; "
+                "label more items, or give a smaller --holdout."
+            )
+        if present[0] < 0 or present[-1] >= N_GRADES:
+            raise InputError(f"A grade is {present[0]} to {present[-1]}; grades are 0 to {N_GRADES - 1}.")
+        return cls(
+            grades,
+            holdout,
+            np.arange(len(grades)) if groups is None else groups,
+            np.zeros((len(grades), 0)) if confounds is None else confounds,
+            int(present[0]),
+            int(present[-1]),
+        )
+
+    @classmethod
+    def of_items(cls, items: pl.DataFrame, *, share: float) -> Design:
+        """Build the design of a recording's items; ``share`` of the groups is held out."""
+        labels, hashes = items["label"].to_numpy(), items["split_hash"].to_numpy()
+        split = items["split"].to_list() if "split" in items.columns else None
+        holdout = holdout_mask(labels, hashes, split=split, share=share)
+        groups = np.unique(hashes, return_inverse=True)[1].astype(np.int64)
+        confounds = np.column_stack([items["text"].str.len_chars().to_numpy(), items["n_rows"].to_numpy()])
+        return cls.build(labels, holdout, groups=groups, confounds=confounds.astype(np.float64))
+
+    def with_holdout(self, holdout: npt.NDArray[np.bool_]) -> Design:
+        """Return the same items under another split."""
+        return Design.build(self.labels, holdout, groups=self.groups, confounds=self.confounds)
+
+    @property
+    def discovery(self) -> npt.NDArray[np.bool_]:
+        """Bool [N]."""
+        return ~self.holdout
+
+    @property
+    def n_items(self) -> int:
+        """N."""
+        return len(self.labels)
+
+    @property
+    def has_groups(self) -> bool:
+        """Whether some group has more than one item."""
+        return len(np.unique(self.groups)) < self.n_items
+
+    def warnings(self) -> list[str]:
+        """Return what a reader of the figures must know, one sentence each."""
+        out = []
+        if (self.low, self.high) != (0, N_GRADES - 1):
+            out.append(
+                f"Grades on the discovery side go from {self.low} to {self.high}: separation, tpr, fpr and auroc "
+                f"compare grade {self.high} against grade {self.low}."
+            )
+        if self.holdout.any():
+            missing = [g for g in (self.low, self.high) if not (self.labels[self.holdout] == g).any()]
+            if missing:
+                out.append(
+                    f"The hold-out has no item of grade {' and '.join(map(str, missing))}: its auroc, tpr or fpr is "
+                    "empty; label more items."
+                )
+        return out

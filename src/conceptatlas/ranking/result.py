@@ -1,0 +1,172 @@
+"""The Ranking: its tables, its files, and how it shows itself."""
+
+from __future__ import annotations
+
+import html
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from conceptatlas.base.errors import InputError
+from conceptatlas.base.files import atomic_file, ensure_folder, read_json, write_json
+from conceptatlas.base.provenance import RUN_FILE, write_run
+from conceptatlas.ranking.tables import RANKED_COLUMNS
+
+RANKED_FILE = "ranked_features.csv"
+ALL_FILE = "all_features.parquet"
+EXAMPLES_FILE = "feature_examples.json"
+BASELINES_FILE = "baselines.json"
+FAMILIES_FILE = "families.json"
+NULL_FILE = "null.json"
+NEAR_FILE = "near_misses.csv"
+
+SHOWN = (
+    "rank", "layer", "average_l0", "feature_id", "interpretability_score", "pearson_corr", "auroc", "auroc_holdout",
+    "auroc_holdout_low", "auroc_holdout_high", "tpr_holdout", "fpr_holdout", "p_max", "q_value", "sae_id",
+)  # fmt: skip
+
+
+@dataclass
+class Ranking:
+    """The features of a recording, ranked against its concept.
+
+    Attributes:
+        features: The ranked table, best first: the columns of ``ranked_features.csv`` (float64).
+        all: Every feature that ever fired, with its figures (float32); null where a figure is empty.
+        baselines: One entry per site and baseline: site, layer, baseline, k, auroc_discovery, auroc_holdout, low, high.
+        examples: Key of the feature → its entry of ``feature_examples.json``.
+        families: Groups of ranked features that say the same thing, best first; empty where not asked for.
+        null: The null: ``pearson_95`` (95th percentile of the best correlation under permutation), ``by_sae``, …
+        near_misses: Where nothing passed the filters, the five nearest features, with ``lacks``.
+        facts: What ``run.json`` says besides times and versions.
+        path: The folder, where it was written or read.
+    """
+
+    features: pl.DataFrame
+    all: pl.DataFrame
+    baselines: list[dict[str, Any]] = field(default_factory=list)
+    examples: dict[str, dict[str, Any]] = field(default_factory=dict)
+    families: list[dict[str, Any]] = field(default_factory=list)
+    null: dict[str, Any] = field(default_factory=dict)
+    near_misses: pl.DataFrame = field(default_factory=pl.DataFrame)
+    facts: dict[str, Any] = field(default_factory=dict)
+    path: Path | None = None
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Ranking:
+        """Open the ranking in the folder ``path``.
+
+        Raises:
+            InputError: There is none, or a file of it is damaged.
+        """
+        folder = Path(path)
+        if not (folder / RANKED_FILE).is_file():
+            raise InputError(
+                f"There is no ranking in {folder} (no {RANKED_FILE}); check the path, or make one with "
+                f"`conceptatlas rank REC --out {folder}`."
+            )
+        try:
+            features = pl.read_csv(folder / RANKED_FILE, schema_overrides=RANKED_COLUMNS)
+            table = pl.read_parquet(folder / ALL_FILE)
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise InputError(f"The ranking in {folder} is damaged ({error}); rank again.") from error
+        near = folder / NEAR_FILE
+        return cls(
+            features=features,
+            all=table,
+            baselines=read_json(folder / BASELINES_FILE)["baselines"],
+            examples=read_json(folder / EXAMPLES_FILE),
+            families=read_json(folder / FAMILIES_FILE),
+            null=read_json(folder / NULL_FILE),
+            near_misses=pl.read_csv(near) if near.exists() else pl.DataFrame(),
+            facts=read_json(folder / RUN_FILE),
+            path=folder,
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write every file of the ranking into the folder ``path``; ``run.json`` comes last.
+
+        Raises:
+            InputError: The folder cannot be made or written.
+        """
+        folder = ensure_folder(Path(path))
+        _write_csv(self.features, folder / RANKED_FILE)
+        with atomic_file(folder / ALL_FILE) as handle:
+            self.all.write_parquet(handle, compression="lz4", statistics=False)
+        write_json(folder / EXAMPLES_FILE, self.examples)
+        write_json(folder / BASELINES_FILE, {"baselines": self.baselines})
+        write_json(folder / FAMILIES_FILE, self.families)
+        write_json(folder / NULL_FILE, self.null)
+        (folder / NEAR_FILE).unlink(missing_ok=True)
+        if self.near_misses.height:
+            _write_csv(self.near_misses, folder / NEAR_FILE)
+        facts = dict(self.facts)
+        write_run(folder, command="rank", options=facts.pop("options", {}), **facts)
+        self.path = folder
+
+    def top(self, count: int = 10, *, families: bool = True) -> pl.DataFrame:
+        """Return the first lines of the ranked table: with ``families`` the best of each family only."""
+        table = self.features
+        if families and self.families:
+            table = table.filter(pl.col("family").is_null() | pl.col("family").is_first_distinct())
+        return table.head(count)
+
+    def head_line(self) -> str:
+        """Return the ranking in one sentence."""
+        facts = self.facts
+        searched = f"{self.all.height:,} features that fired, of {facts.get('n_saes', '?')} SAEs"
+        return (
+            f"{facts.get('concept', 'concept')}: {facts.get('n_kept', self.features.height):,} of {searched}, pass the "
+            f"filters; pooled by {facts.get('pool', '?')}; {facts.get('n_discovery', '?')} items for discovery, "
+            f"{facts.get('n_holdout', '?')} held out."
+        )
+
+    def __repr__(self) -> str:
+        return f"Ranking({self.head_line()})"
+
+    def _repr_html_(self) -> str:
+        """Return the notebook display: baselines pinned on top of the best features."""
+        table = self.top(10).select(SHOWN)
+        parts = [f"<p><b>{html.escape(self.head_line())}</b></p>"]
+        if self.null.get("pearson_95") is not None:
+            parts.append(f"<p>Best correlation by chance (95th percentile): {self.null['pearson_95']:.3f}</p>")
+        if self.baselines:
+            best = best_baselines(self.baselines)
+            parts.append(html_table(pl.DataFrame(best, infer_schema_length=None)))
+        parts.append(html_table(table))
+        return "".join(parts)
+
+
+def best_baselines(baselines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return for each kind of baseline its best site (chosen on discovery), in the order in which kinds first occur."""
+    best: dict[str, dict[str, Any]] = {}
+    for entry in baselines:
+        name = entry["name"]
+        if name not in best or _or_zero(entry["auroc_discovery"]) > _or_zero(best[name]["auroc_discovery"]):
+            best[name] = entry
+    return list(best.values())
+
+
+def _or_zero(value: float | None) -> float:
+    return 0.0 if value is None else value
+
+
+def html_table(table: pl.DataFrame) -> str:
+    """Return a table as HTML, every cell escaped."""
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in table.columns)
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(_text(v))}</td>" for v in row) + "</tr>" for row in table.rows())
+    return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _write_csv(table: pl.DataFrame, path: Path) -> None:
+    with atomic_file(path) as handle:
+        table.write_csv(handle)

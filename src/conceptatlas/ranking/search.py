@@ -1,0 +1,207 @@
+"""The search: every feature of every SAE of a recording, chunk by chunk, in threads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+import numpy.typing as npt
+
+from conceptatlas.base.errors import InputError
+from conceptatlas.base.progress import progress_bar
+from conceptatlas.ranking.columns import ItemColumns, RowMap, column_chunks, pool_columns
+from conceptatlas.ranking.design import Design
+from conceptatlas.ranking.kernels import F64
+from conceptatlas.ranking.null import F32, Permutations, extreme_correlations
+from conceptatlas.ranking.options import RankOptions
+from conceptatlas.ranking.scoring import FIGURES, score_columns
+from conceptatlas.recording import Recording
+
+# Entries per chunk: its arrays stay in the cache, and memory does not grow with the recording.
+CHUNK_ENTRIES = 1 << 18
+
+Table = dict[str, npt.NDArray[np.float32]]
+
+
+def worker_count() -> int:
+    """Return how many threads to use: the cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Source:
+    """Scores per item of a recording's features, read through memory maps."""
+
+    def __init__(self, recording: Recording, pool: str) -> None:
+        if pool != "final" and not recording.keeps_all_rows:
+            raise InputError(
+                f"--pool {pool} needs features at every row, and {recording.path} kept final rows only; "
+                "use --pool final, or record again into another folder with --keep all "
+                "(with --features 11,313,… only the columns that you need)."
+            )
+        self.recording = recording
+        self.pool = pool
+        self._rows = RowMap.build(recording.item_of_row, recording.final_rows)
+
+    def chunks(self) -> list[Chunk]:
+        """Return all columns of all SAEs, cut by ``CHUNK_ENTRIES``."""
+        out = []
+        for number, sae in enumerate(self.recording.saes):
+            indptr = self.recording.columns(sae.slug).indptr
+            out += [Chunk(number, start, stop) for start, stop in column_chunks(indptr, CHUNK_ENTRIES)]
+        return out
+
+    def load(self, chunk: Chunk) -> ItemColumns:
+        """Return the scores of a chunk's features."""
+        stored = self.recording.columns(self.recording.saes[chunk.sae].slug)
+        indptr = np.asarray(stored.indptr[chunk.start : chunk.stop + 1])
+        part = slice(int(indptr[0]), int(indptr[-1]))
+        rows, values = np.asarray(stored.rows[part]), np.asarray(stored.values[part])
+        return pool_columns(indptr - indptr[0], rows, values, self._rows, how=self.pool)
+
+    def gather(self, saes: npt.NDArray[np.integer], features: npt.NDArray[np.integer]) -> ItemColumns:
+        """Return the scores of chosen features: (number of the SAE, index) pairs, in the order given."""
+        parts = [
+            self.load(Chunk(int(sae), int(feature), int(feature) + 1))
+            for sae, feature in zip(saes, features, strict=True)
+        ]
+        return stack(parts)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Features ``start`` to ``stop`` (half-open) of the SAE of this number."""
+
+    sae: int
+    start: int
+    stop: int
+
+
+def stack(parts: Sequence[ItemColumns]) -> ItemColumns:
+    """Return the columns of all parts, one after the other."""
+    if not parts:
+        return ItemColumns(np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32))
+    counts = np.concatenate([part.counts() for part in parts])
+    return ItemColumns(
+        np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        np.concatenate([part.items for part in parts]),
+        np.concatenate([part.values for part in parts]),
+    )
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search leaves: one line per feature that ever fired, in the order of SAE and index.
+
+    Attributes:
+        sae: Number of the SAE, int32 [K].
+        feature: Index in its SAE, int32 [K].
+        table: Every figure of ``FIGURES`` but the p-value, float32 [K].
+        p_value: float64 [K].
+        kept: Which pass the filters, bool [K] (decided in float64).
+        highest: Greatest null correlation of each SAE, float32 [S, P].
+        lowest: Least null correlation of each SAE, float32 [S, P].
+    """
+
+    sae: npt.NDArray[np.int32]
+    feature: npt.NDArray[np.int32]
+    table: Table
+    p_value: F64
+    kept: npt.NDArray[np.bool_]
+    highest: F32
+    lowest: F32
+
+
+def passes(figures: Mapping[str, npt.NDArray[np.floating]], options: RankOptions) -> npt.NDArray[np.bool_]:
+    """Return which features pass the filters, bool [F]: Pearson (in its direction), monotonic, tpr, fpr."""
+    sign = np.where(figures["falling"] > 0, -1, 1)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(
+            (sign * figures["pearson_corr"] >= options.min_pearson)
+            & (figures["monotonic"] > 0)
+            & (figures["tpr"] >= options.min_tpr)
+            & (figures["fpr"] <= options.max_fpr)
+        )
+
+
+@dataclass(frozen=True)
+class _Scored:
+    chunk: Chunk
+    feature: npt.NDArray[np.int32]
+    table: Table
+    p_value: F64
+    kept: npt.NDArray[np.bool_]
+    highest: F32
+    lowest: F32
+
+
+def _score_chunk(
+    source: Source, chunk: Chunk, design: Design, options: RankOptions, permutations: Permutations | None
+) -> _Scored:
+    columns = source.load(chunk)
+    fired = np.flatnonzero(columns.counts())
+    if len(fired) < columns.n_features:
+        columns = columns.select(fired)
+    figures = score_columns(columns, design, direction=options.direction)
+    empty = np.zeros(0, np.float32)
+    highest, lowest = (empty, empty) if permutations is None else extreme_correlations(columns, permutations, design)
+    table = {name: figures[name].astype(np.float32) for name in FIGURES if name != "p_value"}
+    feature = (fired + chunk.start).astype(np.int32)
+    return _Scored(chunk, feature, table, figures["p_value"], passes(figures, options), highest, lowest)
+
+
+def search(source: Source, design: Design, options: RankOptions, permutations: Permutations | None = None) -> Found:
+    """Score every feature of the recording, and with ``permutations`` the best under chance, chunk by chunk."""
+    chunks = source.chunks()
+    with (
+        progress_bar("Scoring features", len(chunks)) as bar,
+        ThreadPoolExecutor(min(worker_count(), max(1, len(chunks)))) as pool,
+    ):
+        parts = []
+        for part in pool.map(lambda chunk: _score_chunk(source, chunk, design, options, permutations), chunks):
+            parts.append(part)
+            bar.advance()
+    return _collect(parts, len(source.recording.saes), 0 if permutations is None else permutations.count)
+
+
+def _collect(parts: list[_Scored], n_saes: int, n_permutations: int) -> Found:
+    highest = np.full((n_saes, n_permutations), -np.inf, dtype=np.float32)
+    lowest = np.full((n_saes, n_permutations), np.inf, dtype=np.float32)
+    if n_permutations:
+        for number, group in groupby(parts, key=lambda part: part.chunk.sae):
+            for part in group:
+                np.maximum(highest[number], part.highest, out=highest[number])
+                np.minimum(lowest[number], part.lowest, out=lowest[number])
+    table: Table = {}
+    for name in FIGURES:
+        if name != "p_value":
+            # Taken out of the parts as we go, so that no figure is in memory twice.
+            table[name] = np.concatenate([part.table.pop(name) for part in parts] or [np.zeros(0, np.float32)])
+    return Found(
+        np.concatenate([np.full(len(p.feature), p.chunk.sae, np.int32) for p in parts] or [np.zeros(0, np.int32)]),
+        np.concatenate([part.feature for part in parts] or [np.zeros(0, np.int32)]),
+        table,
+        np.concatenate([part.p_value for part in parts] or [np.zeros(0)]),
+        np.concatenate([part.kept for part in parts] or [np.zeros(0, bool)]),
+        highest,
+        lowest,
+    )
+
+
+def in_order(score: npt.NDArray[np.floating], pearson: npt.NDArray[np.floating]) -> npt.NDArray[np.int64]:
+    """Return the order of a ranking, int64 [K]: score falling, then |Pearson| falling, then as given (SAE, index).
+
+    Features without a score come last.
+    """
+    worst = -np.inf
+    return np.lexsort((-np.nan_to_num(np.abs(pearson), nan=worst), -np.nan_to_num(score, nan=worst)))
+
+
+def chunks_of(found: Found) -> Iterator[tuple[int, slice]]:
+    """Yield (number of the SAE, its lines in ``found``)."""
+    starts = np.flatnonzero(np.diff(found.sae, prepend=-1))
+    for start, stop in zip(starts, [*starts[1:], len(found.sae)][: len(starts)], strict=True):
+        yield int(found.sae[start]), slice(int(start), int(stop))
