@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from conceptatlas.saes.architectures import Decoder
 from conceptatlas.saes.encoder import Encoder, threshold_encoder
 
 
@@ -28,6 +29,7 @@ class MadeSAE:
     l0_measured: bool = False
     neuronpedia_id: str | None = None
     model_name: str | None = None
+    decoder_scale: float = 0.3
     loads: list[str] = field(default_factory=list)
 
     @property
@@ -36,6 +38,11 @@ class MadeSAE:
 
     def completed(self) -> MadeSAE:
         return self
+
+    def load_decoder(self, device: Any = "cpu") -> Decoder:
+        """The best linear readout there is for a random encoder: its transpose, scaled."""
+        encoder = self.load_encoder()
+        return Decoder(W_dec=encoder.W_enc.T.contiguous() * self.decoder_scale, b_dec=torch.zeros(self.d_in))
 
     def load_encoder(self, device: Any = "cpu", dtype: Any = None) -> Encoder:
         self.loads.append(self.slug)

@@ -85,8 +85,10 @@ def record(
         strict_check=strict_check,
         skip_bad_rows=skip_bad_rows,
     )
+    said = {sae.message for sae in recording.saes}
     for warning in recording.manifest.warnings:
-        note(f"Note: {warning}")
+        if warning not in said:
+            note(f"Note: {warning}")
     print_table([sae.model_dump() for sae in recording.saes], SAE_COLUMNS, as_json=as_json)
     if not as_json:
         say(f"{recording.describe()}: {out}")

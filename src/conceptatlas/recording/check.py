@@ -1,15 +1,92 @@
-"""The self-check of an SAE on the first rows, and what the manifest keeps of it."""
+"""The self-check of an SAE on a recording's first rows, and what the manifest keeps of it."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
+from pydantic import BaseModel
 
-from conceptatlas.recording.encode import LoadedSAE
+from conceptatlas.base.errors import WorkError
+from conceptatlas.saes.encode import encode_rows
+from conceptatlas.saes.selfcheck import check_sae
+from conceptatlas.saes.sparse import SparseColumns
+from conceptatlas.subjects.sites import Site
+
+if TYPE_CHECKING:
+    from conceptatlas.recording.encode import LoadedSAE
+    from conceptatlas.saes import SAESource
+
+# Enough to judge by, attention sinks left out, and little beside the encoding of a shard.
+CHECK_ROWS = 1280
+SUSPECT = "suspect"
 
 
-def self_check(loaded: LoadedSAE, states: dict[str, torch.Tensor], *, strict: bool) -> dict[str, Any]:
-    """Check an SAE (to come)."""
-    del loaded, states, strict
-    return {"status": "not judged", "message": ""}
+class CheckRecord(BaseModel):
+    """What the first shard's piece says of the check."""
+
+    l0: float | None = None
+    fvu: float | None = None
+    status: str = "not judged"
+    message: str = ""
+    rows: int = 0
+
+
+@dataclass(frozen=True)
+class CheckRows:
+    """The first rows at the site that an SAE reads and, for a transcoder, at the one it writes."""
+
+    x_TD: torch.Tensor
+    target_TD: torch.Tensor | None
+
+
+def output_site(source: SAESource) -> Site | None:
+    """Return where a transcoder writes; None for an SAE, which writes where it reads."""
+    name = getattr(source, "site_out", None)
+    if not name or Site.parse(name) == Site.parse(source.site):
+        return None
+    return Site.parse(name)
+
+
+def check_rows(source: SAESource, states: dict[str, torch.Tensor]) -> CheckRows:
+    """Pick the first rows that the check of one SAE needs."""
+    out = output_site(source)
+    return CheckRows(
+        states[str(Site.parse(source.site))][:CHECK_ROWS], None if out is None else states[str(out)][:CHECK_ROWS]
+    )
+
+
+def self_check(
+    loaded: LoadedSAE, rows: CheckRows, columns: SparseColumns | None, *, first_row: int, strict: bool
+) -> CheckRecord:
+    """Check an SAE.
+
+    Args:
+        loaded: The SAE.
+        rows: The first rows.
+        columns: All features on at least these rows, where they have been encoded; else they are encoded here.
+        first_row: The number that ``columns`` give to the first of the rows.
+        strict: An SAE that does not fit is an error.
+
+    Raises:
+        WorkError: It does not fit and ``strict``, or a TopK SAE has more than k active features.
+    """
+    source = loaded.source
+    if columns is None:
+        columns = encode_rows(rows.x_TD, loaded.encoder)
+    elif first_row:
+        columns = columns._replace(rows=columns.rows - first_row)
+    found = check_sae(
+        columns,
+        source.load_decoder(),
+        rows.x_TD,
+        name=f"{source.release}/{source.sae_id}" if source.release else source.sae_id,
+        stated_l0=source.average_l0,
+        k=loaded.encoder.k,
+        target=rows.target_TD,
+        transcodes=output_site(source) is not None,
+    )
+    if found.status == SUSPECT and strict:
+        raise WorkError(found.message)
+    return CheckRecord(l0=found.l0, fvu=found.fvu, status=found.status, message=found.message, rows=found.n_rows)

@@ -13,6 +13,7 @@ import polars as pl
 
 from conceptatlas.base.files import read_json, write_json
 from conceptatlas.concepts import Concept
+from conceptatlas.recording.check import SUSPECT, CheckRecord
 from conceptatlas.recording.files import write_table
 from conceptatlas.recording.forward import sink_rows
 from conceptatlas.recording.manifest import (
@@ -133,10 +134,8 @@ def write_tables(folder: Path, concept: Concept, job: Job, sinks: npt.NDArray[np
 
 def recorded_sae(source: SAESource, joined: Mapping[str, Any], n_encoded: int) -> RecordedSAE:
     """Return the manifest's entry of one SAE."""
-    check = joined["check"] or {}
-    measured = check.get("l0")
-    if measured is None:
-        measured = joined["nnz"] / max(1, n_encoded)
+    check = CheckRecord.model_validate(joined["check"] or {})
+    measured = joined["nnz"] / max(1, n_encoded) if check.l0 is None else check.l0
     return RecordedSAE(
         slug=source.slug,
         sae_id=source.sae_id,
@@ -146,15 +145,15 @@ def recorded_sae(source: SAESource, joined: Mapping[str, Any], n_encoded: int) -
         d_in=source.d_in or 0,
         d_sae=source.d_sae or 0,
         architecture=source.architecture or "",
-        average_l0=source.average_l0 if source.average_l0 is not None else round(float(measured), 3),
+        average_l0=source.average_l0 if source.average_l0 is not None else round(float(measured), 1),
         l0_measured=source.average_l0 is None or bool(source.l0_measured),
         neuronpedia_id=source.neuronpedia_id,
         model_name=source.model_name,
-        l0=check.get("l0"),
-        fvu=check.get("fvu"),
-        status=check.get("status", "not judged"),
-        message=check.get("message", ""),
-        rows_checked=check.get("rows", 0),
+        l0=check.l0,
+        fvu=check.fvu,
+        status=check.status,
+        message=check.message,
+        rows_checked=check.rows,
         nnz=joined["nnz"],
         checksum=as_file_checks(joined["files"]),
     )
@@ -169,7 +168,7 @@ def finish(prepared: Prepared, concept: Concept, request: Mapping[str, Any]) -> 
     files = join_hidden(job)
     sites, sinks = site_figures(job)
     files = write_tables(job.work.recording, concept, job, sinks) | files
-    bad = [f"{sae.name}: {sae.message}" for sae in saes if sae.status == "bad"]
+    suspect = [sae.message for sae in saes if sae.status == SUSPECT]
     return Manifest(
         subject=prepared.info,
         tokenizer=prepared.tokenizer,
@@ -186,7 +185,7 @@ def finish(prepared: Prepared, concept: Concept, request: Mapping[str, Any]) -> 
             truncated=prepared.truncated,
         ),
         sites=sites,
-        warnings=[*prepared.warnings, *bad],
+        warnings=[*prepared.warnings, *suspect],
         saes=saes,
         files=files,
     )

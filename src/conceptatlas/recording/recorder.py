@@ -233,12 +233,9 @@ def _begin(work: WorkFolder, prepared: Prepared, asked: dict[str, Any]) -> None:
 
 def _checked(recording: Recording, *, strict: bool) -> Recording:
     """Say loudly what does not fit."""
-    bad = [sae for sae in recording.saes if sae.status == "bad"]
-    for sae in bad:
-        note(f"WARNING: {sae.name}: {sae.message}")
-    if bad and strict:
-        raise WorkError(
-            f"{len(bad)} of {len(recording.saes)} SAEs of {recording.path} do not fit ({bad[0].name}: "
-            f"{bad[0].message}); check model, site and SAE, or leave out --strict-check."
-        )
+    suspect = [sae for sae in recording.saes if sae.status == "suspect"]
+    for sae in suspect:
+        note(f"WARNING: {sae.message}")
+    if suspect and strict:
+        raise WorkError(f"{len(suspect)} of {len(recording.saes)} SAEs do not fit. {suspect[0].message}")
     return recording

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from conceptatlas.base.errors import InputError
-from conceptatlas.recording.check import self_check
+from conceptatlas.recording.check import check_rows, output_site, self_check
 from conceptatlas.recording.encode import LoadedSAE, encode_states, load_sae
 from conceptatlas.recording.forward import row_norms, shard_states, to_numpy
 from conceptatlas.recording.manifest import COLUMN_FILES, EMBED_SITE, RecordOptions
@@ -53,6 +53,13 @@ class Job:
     batch_tokens: int
     work: WorkFolder
     strict: bool = False
+
+    def sites_of(self, shard: int) -> list[Site]:
+        """Return the sites to read in a shard: the first one also needs those that transcoders write to, to check them."""
+        if shard:
+            return list(self.sites)
+        outputs = [site for source in self.sources if (site := output_site(source)) is not None]
+        return sorted({*self.sites, *outputs}, key=lambda site: (site.order, site.hook))
 
     def missing(self, shard: int) -> list[SAESource]:
         """Return the SAEs whose piece of a shard is neither there nor joined already."""
@@ -147,7 +154,7 @@ def run_shard(job: Job, shard: int, loaders: Loaders, tick: Callable[[str], None
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="load") as pool:
         try:
             upcoming = pool.submit(loaders.encoders.get, missing[0]) if missing else None
-            states = shard_states(job.plan, loaders.subject(), job.sites, shard, job.batch_tokens)
+            states = shard_states(job.plan, loaders.subject(), job.sites_of(shard), shard, job.batch_tokens)
             _submit_hidden(job, shard, states, writer)
             for number, source in enumerate(missing):
                 assert upcoming is not None
@@ -173,7 +180,7 @@ def _submit_hidden(job: Job, shard: int, states: dict[str, torch.Tensor], writer
             kept = states[site]
             kept = kept if job.options.hidden == "all" else kept[final.to(kept.device)]
             arrays[f"{site}.npy"] = to_numpy(kept)
-    names = [name for name in states if name != EMBED_SITE]
+    names = [str(site) for site in job.sites if str(site) != EMBED_SITE]
     first, last = job.plan.row_range(shard)
     norms = np.zeros((last - first, len(names)), dtype=np.float32)
     for column, name in enumerate(names):
@@ -206,6 +213,13 @@ def _encode_one(
     )
     facts: dict[str, object] = {"nnz": columns.nnz}
     if shard == 0:
-        facts["check"] = self_check(loaded, states, strict=job.strict)
+        everything = job.options.keep != "final" and job.options.features is None
+        facts["check"] = self_check(
+            loaded,
+            check_rows(source, states),
+            columns if everything else None,
+            first_row=job.plan.row_range(shard)[0],
+            strict=job.strict,
+        ).model_dump()
     arrays: dict[str, npt.NDArray[Any]] = dict(zip(COLUMN_FILES, columns, strict=True))
     writer.submit(lambda: job.work.write_piece(shard, SAE_PREFIX + source.slug, arrays, facts))
