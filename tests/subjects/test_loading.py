@@ -264,6 +264,13 @@ def test_dtypes() -> None:
         choose_dtype("int4", cpu)
 
 
+def test_soft_capped_scores_need_eager_attention(subject_of: SubjectOf) -> None:
+    from conceptatlas.subjects.loading import _attention
+
+    assert _attention(subject_of("gemma2").hf_model.config) == "eager"
+    assert _attention(subject_of("gemma3_conditional").hf_model.config) is None
+
+
 def test_float32_on_a_cpu_whatever_the_checkpoint(tmp_path: Path) -> None:
     from tests.helpers.tiny_models import build_model
 
