@@ -43,12 +43,12 @@ def rank(
     """
     from conceptatlas.base.console import note
     from conceptatlas.base.errors import InputError
-    from conceptatlas.cli.show import show_ranking
+    from conceptatlas.cli.show import print_ranking
     from conceptatlas.ranking import Ranking
     from conceptatlas.ranking import rank as make_ranking
 
     if display_only:
-        show_ranking(Ranking.open(out or rec), top=display_top, families=families, as_json=as_json)
+        print_ranking(Ranking.open(out or rec), top=display_top, families=families, as_json=as_json)
         return
     if out is None:
         raise InputError("rank needs a folder for its files; give --out RANK.")
@@ -71,5 +71,5 @@ def rank(
     )
     for warning in ranking.facts["warnings"]:
         note(f"Note: {warning}")
-    show_ranking(ranking, top=display_top, families=families, as_json=as_json)
+    print_ranking(ranking, top=display_top, families=families, as_json=as_json)
     note(f"Written to {out}.")

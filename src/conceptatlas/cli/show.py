@@ -41,10 +41,10 @@ def show(
     """
     from conceptatlas.ranking import Ranking
 
-    show_ranking(Ranking.open(ranking), top=top, families=families, as_json=as_json)
+    print_ranking(Ranking.open(ranking), top=top, families=families, as_json=as_json)
 
 
-def show_ranking(ranking: Ranking, *, top: int, families: bool, as_json: bool) -> None:
+def print_ranking(ranking: Ranking, *, top: int = 5, families: bool = True, as_json: bool = False) -> None:
     """Print a ranking: as JSON its table only; else baselines, table, examples and links, or the near misses."""
     table = ranking.top(top, families=families)
     if as_json:
@@ -93,7 +93,7 @@ def _print_baselines(ranking: Ranking) -> None:
         return
     rows = []
     for entry in best_baselines(ranking.baselines):
-        low, high = entry["auroc_holdout_low"], entry["auroc_holdout_high"]
+        low, high = entry["low"], entry["high"]
         rows.append(
             {
                 "baseline": entry["name"],
