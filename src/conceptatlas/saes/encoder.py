@@ -206,7 +206,7 @@ def prepare_rows(x: torch.Tensor, encoder: Encoder) -> torch.Tensor:
         InputError: The width is not the encoder's.
         WorkError: A value is not finite.
     """
-    x_TD = x.reshape(x.shape[0], -1).to(device=encoder.device, dtype=torch.float32)
+    x_TD = x.flatten(1).to(device=encoder.device, dtype=torch.float32)
     if x_TD.shape[1] != encoder.d_in:
         raise InputError(
             f"The rows are {x_TD.shape[1]} wide and the SAE takes {encoder.d_in}; it belongs to another model or site."

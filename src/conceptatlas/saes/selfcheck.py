@@ -73,7 +73,7 @@ def check_sae(
     Raises:
         WorkError: A TopK SAE has more than k active features in some row.
     """
-    rows = x[:MAX_ROWS].reshape(min(len(x), MAX_ROWS), -1).float().cpu()
+    rows = x[:MAX_ROWS].flatten(1).float().cpu()
     sinks = sink_rows(rows)
     acts = _rows_of(columns, len(rows))
     active = np.diff(acts.indptr)
@@ -90,7 +90,7 @@ def check_sae(
     fvu = None
     wanted = target if transcodes else x
     if decoder is not None and wanted is not None:
-        goal = wanted[:MAX_ROWS].reshape(len(rows), -1).float().cpu().numpy()
+        goal = wanted[:MAX_ROWS].flatten(1).float().cpu().numpy()
         fvu = _fvu(goal[kept], decode_rows(acts, decoder, rows)[kept])
     status, message = _judge(name, l0, fvu, stated_l0, n_rows)
     return SAECheck(l0, fvu, status, message, n_rows, int(sinks.sum()))
