@@ -27,7 +27,7 @@ from conceptatlas.ranking.design import Design
 from conceptatlas.ranking.null import permute
 from conceptatlas.ranking.options import RankOptions
 from conceptatlas.ranking.search import Source, search
-from conceptatlas.recording import Recording
+from conceptatlas.recording import Recording, SparseColumns
 from conceptatlas.recording.files import write_columns, write_table
 from conceptatlas.recording.manifest import (
     FEATURES_FOLDER,
@@ -41,7 +41,6 @@ from conceptatlas.recording.manifest import (
     RecordOptions,
     SubjectInfo,
 )
-from conceptatlas.saes.columns import SparseColumns
 
 STRONG = 8
 
@@ -108,7 +107,7 @@ def make(path: Path, *, saes: int, features: int, items: int, rows: int, l0: flo
                 average_l0=l0 + number % 5,
                 nnz=columns.nnz,
                 checksum=checks,
-            )  # fmt: skip
+            )
         )
     manifest = Manifest(
         subject=SubjectInfo(id="benchmark", d_model=8, n_layers=27),
@@ -147,6 +146,7 @@ class Measured:
             self._stop.wait(0.02)
 
     def report(self, what: str, **more: object) -> None:
+        """Print what was measured as one line of JSON."""
         figures = {
             "what": what,
             "seconds": round(self.seconds, 2),
