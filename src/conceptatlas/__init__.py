@@ -15,13 +15,18 @@ __version__ = version("conceptatlas")
 
 # Name -> room. Resolved on first use, so that `import conceptatlas` costs nothing.
 _PUBLIC: dict[str, str] = {
+    "AnnotateOptions": "conceptatlas.concepts",
+    "GenerateOptions": "conceptatlas.concepts",
     "Concept": "conceptatlas.concepts",
     "Ranking": "conceptatlas.ranking",
     "rank": "conceptatlas.ranking",
     "ConceptCheck": "conceptatlas.concepts",
     "annotate": "conceptatlas.concepts",
     "check_concept": "conceptatlas.concepts",
+    "generate": "conceptatlas.concepts",
     "load_concept": "conceptatlas.concepts",
+    "open_llm": "conceptatlas.llm",
+    "LLMOptions": "conceptatlas.llm",
     "Recording": "conceptatlas.recording",
     "record": "conceptatlas.recording",
     "trace": "conceptatlas.views",

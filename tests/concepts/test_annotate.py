@@ -12,17 +12,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
-from tests.concepts.graders import answer, grade_all, items_of, perfect, texts_asked
-from tests.helpers.cli import Outcome, invoke
-from tests.llm.scripted_server import Answer, Request, Script, ScriptedServer, in_order
 
 from conceptatlas.base.errors import InputError
 from conceptatlas.concepts import builtin_sets, load_concept
 from conceptatlas.concepts.agreement import agreement
-from conceptatlas.concepts.annotate import AnnotateOptions, Annotation, annotate
+from conceptatlas.concepts.annotating import AnnotateOptions, Annotation, annotate
 from conceptatlas.concepts.builtin import concept_text
 from conceptatlas.concepts.sentences import read_sentences
 from conceptatlas.llm import LLMOptions, open_llm
+from tests.concepts.graders import answer, grade_all, items_of, perfect, texts_asked
+from tests.helpers.cli import Outcome, invoke
+from tests.llm.scripted_server import Answer, Request, Script, ScriptedServer, in_order
 
 KEY = "sk-annotate-secret-9876543210"
 TRUTH = {f"Sentence number {i} is about thing {i * 7 % 11}.": i % 4 for i in range(10)}

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from tests.helpers.cli import invoke
 
 from conceptatlas.concepts import BadRow, Concept, build_concept, check, check_concept, load_concept
 from conceptatlas.concepts.check import auroc_of
 from conceptatlas.concepts.similarity import NearDuplicates, jaccard, near_pairs, normalised, shingles
+from tests.helpers.cli import invoke
 
 WORDS = [f"w{i}" for i in range(60)]
 

@@ -12,7 +12,7 @@ from conceptatlas.base.errors import WorkError
 from conceptatlas.cli import llm_options as cli_llm
 
 if TYPE_CHECKING:
-    from conceptatlas.concepts.annotate import Annotation
+    from conceptatlas.concepts.annotating import Annotation
 
 
 def register(app: typer.Typer) -> None:
@@ -51,8 +51,8 @@ def annotate(
 
     Example: `conceptatlas annotate sentences.txt --concept bravery --out bravery.csv --llm-model gpt-4o-mini`
     """
-    from conceptatlas.concepts.annotate import AnnotateOptions, plan_annotation
-    from conceptatlas.concepts.annotate import annotate as run
+    from conceptatlas.concepts.annotating import AnnotateOptions, plan_annotation
+    from conceptatlas.concepts.annotating import annotate as run
     from conceptatlas.llm import open_llm
 
     endpoint = cli_llm.llm_options(

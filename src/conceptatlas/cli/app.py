@@ -20,6 +20,7 @@ COMMAND_MODULES: tuple[str, ...] = (
     "demo",
     "run",
     "check",
+    "generate",
     "annotate",
     "rank",
     "show",
@@ -29,6 +30,7 @@ COMMAND_MODULES: tuple[str, ...] = (
     "info",
     "verify",
     "export",
+    "catalog",
     "images",
 )
 

@@ -11,10 +11,13 @@ from conceptatlas.concepts.model import GRADES, BadRow, Concept, build_concept, 
 
 # These bring scikit-learn or the openai package along, so they are imported on first use.
 _LAZY = {
-    "AnnotateOptions": "annotate",
-    "Annotation": "annotate",
+    "AnnotateOptions": "annotating",
+    "GenerateOptions": "generating",
+    "Generated": "generating",
+    "generate": "generating",
+    "Annotation": "annotating",
     "ConceptCheck": "check",
-    "annotate": "annotate",
+    "annotate": "annotating",
     "check_concept": "check",
 }
 

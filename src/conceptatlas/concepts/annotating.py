@@ -127,8 +127,8 @@ def annotate(
         concept=options.concept,
         out=path,
         unlabelled_out=unlabelled_out,
-        table=_frame(labelled, columns),
-        unlabelled=_frame(unlabelled, _unlabelled_columns(items)),
+        table=frame_of(labelled, columns),
+        unlabelled=frame_of(unlabelled, _unlabelled_columns(items)),
         agreement=agreed,
         n_skipped=len(items.bad_rows),
         stopped=str(llm.stopped or ""),
@@ -204,8 +204,9 @@ def write_parts(
     return rest if unlabelled else None
 
 
-def _frame(rows: Sequence[dict[str, object]], columns: Sequence[str]) -> pl.DataFrame:
-    kinds = {"concept_strength_label": pl.Int8, "human_label": pl.Int8, "label_spread": pl.Int8}
+def frame_of(rows: Sequence[dict[str, object]], columns: Sequence[str]) -> pl.DataFrame:
+    """Return rows as a data frame; grades are numbers, everything else is text."""
+    kinds = dict.fromkeys(("concept_strength_label", "human_label", "intended_label", "label_spread"), pl.Int8)
     return pl.DataFrame(
         [
             pl.Series(
