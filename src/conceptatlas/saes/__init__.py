@@ -9,6 +9,7 @@ from conceptatlas.saes.sparse import SparseColumns, spread_columns
 
 if TYPE_CHECKING:
     from conceptatlas.saes.architectures import Decoder
+    from conceptatlas.saes.catalog import CatalogRow, read_catalog, site_counts
     from conceptatlas.saes.encode import encode_dense, encode_rows, encode_sequences
     from conceptatlas.saes.encoder import Encoder
     from conceptatlas.saes.loading import decoder_of, encoder_of
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 # Name -> module. Most of these bring torch along, so they are imported on first use.
 _LAZY = {
+    "CatalogRow": "catalog",
     "Decoder": "architectures",
     "Encoder": "encoder",
     "SAECheck": "selfcheck",
@@ -30,12 +32,15 @@ _LAZY = {
     "encode_sequences": "encode",
     "encoder_of": "loading",
     "neuronpedia_url": "registry",
+    "read_catalog": "catalog",
     "require_width": "source",
     "resolve_saes": "resolving",
     "sink_rows": "selfcheck",
+    "site_counts": "catalog",
 }
 
 __all__ = [
+    "CatalogRow",
     "Decoder",
     "Encoder",
     "SAECheck",
@@ -48,9 +53,11 @@ __all__ = [
     "encode_sequences",
     "encoder_of",
     "neuronpedia_url",
+    "read_catalog",
     "require_width",
     "resolve_saes",
     "sink_rows",
+    "site_counts",
     "spread_columns",
 ]
 

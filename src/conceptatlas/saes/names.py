@@ -207,4 +207,12 @@ def _hook_in_name(entry: RegistryEntry) -> Named:
         return UNKNOWN
     hook = "attn.hook_z" if match[2] == "hook_z" else match[2]
     architecture = {"temporal": "temporal", "connor_rob_hook_z": "standard"}.get(entry.loader)
-    return Named("inferred", f"blocks.{match[1]}.{hook}", architecture=architecture)
+    return Named("inferred", f"blocks.{match[1]}.{hook}", d_sae=_stated_width(entry), architecture=architecture)
+
+
+def _stated_width(entry: RegistryEntry) -> int | None:
+    """Return the width that a name of SAELens's own format states, or None."""
+    thousands = _number(r"^v5_(\d+)k_", entry.path) or _number(r"-w-(\d+)k-", entry.repo_id)
+    if thousands is not None:
+        return thousands * _K
+    return _number(r"hook_resid_p\w+?_(\d{3,})(?:_|$)", entry.path)

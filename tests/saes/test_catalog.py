@@ -1,0 +1,122 @@
+"""The whole registry, offline: every SAE has a place, and what we call known is what SAELens itself computes."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from conceptatlas.base.errors import InputError
+from conceptatlas.saes import read_catalog, site_counts
+from conceptatlas.saes.names import named
+from conceptatlas.saes.registry import RegistryEntry, all_entries, registry
+from conceptatlas.subjects.sites import Site
+from tests.helpers.cli import invoke
+
+# SAELens 6.54. Only a change of the registry may change these.
+RELEASES, SAES, KNOWN = 170, 13_857, 3_406
+
+
+def test_the_whole_registry_has_a_place() -> None:
+    rows = read_catalog()
+    status = Counter(row.config_status for row in rows)
+    if len(registry()) == RELEASES:  # the tested version
+        assert len(rows) == SAES
+        assert status["known"] == KNOWN
+    assert status["known"] > 3_000
+    assert status["unknown"] < 0.005 * len(rows)
+    for row in rows:
+        assert (row.site is None) == (row.config_status == "unknown")
+        if row.site is not None:
+            assert Site.parse(row.site)
+
+
+def test_sites_by_kind() -> None:
+    counts = site_counts()
+    assert sum(count.total for count in counts) == len(read_catalog())
+    assert [count.total for count in counts] == sorted((count.total for count in counts), reverse=True)
+    kinds = {count.site_type for count in counts}
+    assert {
+        "hook_resid_post", "hook_resid_pre", "hook_resid_mid", "hook_mlp_out", "hook_mlp_in", "mlp.hook_in", "attn.hook_z",
+        "hook_attn_out", "ln2.hook_normalized", "hook_embed",
+    } <= kinds  # fmt: skip
+
+
+def test_known_is_what_saelens_computes_without_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sae_lens.loading import pretrained_sae_loaders as loaders
+
+    class AskedTheHubError(Exception):
+        pass
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AskedTheHubError
+
+    for name in ("hf_hub_download", "get_safetensors_tensor_shapes"):
+        monkeypatch.setattr(loaders, name, refuse)
+    for entry in all_entries():
+        told = named(entry)
+        try:
+            config = loaders.load_sae_config_from_huggingface(entry.release, entry.sae_id)
+        except AskedTheHubError:
+            assert told.status != "known", entry
+            continue
+        metadata = config["metadata"]
+        assert told.status == "known", entry
+        assert (told.site, told.site_out) == (metadata["hook_name"], metadata.get("hook_name_out")), entry
+        assert (told.d_in, told.d_sae, told.architecture) == (
+            config["d_in"], config["d_sae"], config["architecture"],
+        ), entry  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("release", "sae_id", "site", "width"),
+    [
+        ("gpt2-small-res-jb", "blocks.8.hook_resid_pre", "blocks.8.hook_resid_pre", None),
+        ("gpt2-small-res-jb-feature-splitting", "blocks.8.hook_resid_pre_768", "blocks.8.hook_resid_pre", 768),
+        ("gpt2-small-mlp-out-v5-32k", "blocks.3.hook_mlp_out", "blocks.3.hook_mlp_out", 32768),
+        ("gpt2-small-hook-z-kk", "blocks.5.hook_z", "blocks.5.attn.hook_z", None),
+        ("llama_scope_lxm_8x", "l7m_8x", "blocks.7.hook_mlp_out", 32768),
+        ("llama-3.1-8b-instruct-andyrdt", "resid_post_layer_15_trainer_1", "blocks.15.hook_resid_post", None),
+        ("gemma-scope-2-4b-pt-att", "layer_17_width_16k_l0_big", "blocks.17.attn.hook_z", 16384),
+        ("mwhanna-qwen3-4b-transcoders", "layer_30", "blocks.30.mlp.hook_in", None),
+        ("mntss-gemma-2-2b-2.5m-clt-as-per-layer", "layer_3", None, None),
+    ],
+)
+def test_names(release: str, sae_id: str, site: str | None, width: int | None) -> None:
+    row = next(row for row in read_catalog() if (row.release, row.sae_id) == (release, sae_id))
+    assert (row.site, row.d_sae) == (site, width)
+
+
+def test_an_unknown_format_is_unknown() -> None:
+    entry = RegistryEntry("r", "blocks.1.hook_resid_post", "org/repo", "p", "m", loader="new_format")
+    assert named(entry).status == "unknown"
+
+
+def test_models_are_found_with_and_without_their_organisation() -> None:
+    assert read_catalog("google/gemma-2-2b") == read_catalog("gemma-2-2b") == read_catalog("Gemma-2-2B")
+    with pytest.raises(InputError, match=r"no SAE for the model 'gema-2-2b'; nearest: gemma-2-2b"):
+        read_catalog("gema-2-2b")
+
+
+def test_command() -> None:
+    found = invoke("catalog", "--model", "gpt2-small", "--json")
+    assert found.code == 0, found.stderr
+    rows = json.loads(found.stdout)
+    assert {"release", "sae_id", "site", "width", "l0", "neuronpedia_id", "config"} <= rows[0].keys()
+    first = next(r for r in rows if r["release"] == "gpt2-small-res-jb")
+    assert (first["site"], first["config"]) == ("blocks.0.hook_resid_pre", "inferred")
+    assert "SAEs in" in found.stderr
+
+
+def test_command_counts_sites() -> None:
+    found = invoke("catalog", "--sites", "--json")
+    rows = json.loads(found.stdout)
+    assert sum(row["total"] for row in rows) == len(read_catalog())
+
+
+def test_command_with_an_unknown_model() -> None:
+    found = invoke("catalog", "--model", "gema-2-2b")
+    assert found.code == 2
+    assert "nearest: gemma-2-2b" in found.stderr
