@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from conceptatlas.base.errors import InputError
 from conceptatlas.base.files import atomic_file, sha256_of
-from conceptatlas.probes.scaling import NORM_KEYS, Scaler, find_normalization
+from conceptatlas.probes.scaling import NORM_KEYS, Normalization, Scaler, find_normalization
 from conceptatlas.probes.splits import Fold
 from conceptatlas.probes.strategies import Strategy, find_strategy
 
@@ -111,6 +111,18 @@ class ProbeDataset:
                 f"up to {VERSION}; install a newer one."
             )
         dataset = ProbeDataset(path, arrays, arrays.pop("X"))
+        dataset._check()
+        return dataset
+
+    @staticmethod
+    def unscaled(
+        name: str, X: npt.NDArray[np.float32], arrays: dict[str, npt.NDArray[Any]], method: Normalization
+    ) -> ProbeDataset:
+        """Return a data set that stands in no file: raw ``X``, to be scaled by ``method`` when it is fitted on."""
+        width = X.shape[1]
+        ends = (np.zeros(width), np.ones(width))  # standardize by 0 and 1, or minmax from 0 to 1, changes nothing
+        keys = {"norm_method": np.array(method)} | dict(zip(NORM_KEYS[method], ends, strict=False))
+        dataset = ProbeDataset(Path(name), arrays | keys, X)
         dataset._check()
         return dataset
 

@@ -15,7 +15,15 @@ from conceptatlas.base.progress import progress_bar
 from conceptatlas.probes.dataset_file import ProbeDataset, write_dataset
 from conceptatlas.probes.feature_datasets import write_feature_dataset
 from conceptatlas.probes.layers import as_layers, format_layers
-from conceptatlas.probes.preparing import PrepareOptions, common_keys, read_samples, require_grades, target_keys
+from conceptatlas.probes.preparing import (
+    Arrays,
+    PrepareOptions,
+    Samples,
+    common_keys,
+    read_samples,
+    require_grades,
+    target_keys,
+)
 from conceptatlas.probes.scaling import ColumnStats, Scaler, find_normalization
 from conceptatlas.probes.sources import (
     F32,
@@ -110,8 +118,12 @@ def prepare_probe(
     return ProbeDataset.open(path)
 
 
-def _write_states(rec: Recording, path: Path, options: PrepareOptions) -> None:
-    """Write a data set whose inputs are embeddings or hidden states."""
+def read_target(rec: Recording, options: PrepareOptions) -> tuple[Samples, RecordedSAE | None, npt.NDArray[Any]]:
+    """Return the samples, the SAE of the feature to predict (None: the concept is predicted), and the targets.
+
+    Raises:
+        InputError: The targets of the training samples are all the same, or the feature was not recorded.
+    """
     samples = read_samples(rec, rows=options.rows, test_split=options.test_split)
     target: RecordedSAE | None = None
     if options.strategy.target == "feature":
@@ -126,6 +138,12 @@ def _write_states(rec: Recording, path: Path, options: PrepareOptions) -> None:
     else:
         require_grades(samples.grades[samples.train], where="of the training part")
         y = samples.grades
+    return samples, target, y
+
+
+def _write_states(rec: Recording, path: Path, options: PrepareOptions) -> None:
+    """Write a data set whose inputs are embeddings or hidden states."""
+    samples, target, y = read_target(rec, options)
     sites = _input_sites(rec, options, target)
     walk = sample_chunks(rec, sites, pool=options.pool, rows=options.rows)
     dims = [rec.hidden(site.site).shape[1] for site in sites]
@@ -146,15 +164,26 @@ def _write_states(rec: Recording, path: Path, options: PrepareOptions) -> None:
             stats.add(chunk[in_train[at : at + len(chunk)]])
             at += len(chunk)
         scaler = Scaler.fitted(options.normalize, stats)
-        arrays = common_keys(rec, options, samples, y) | {
-            "meta_input_layers": np.array([site.layer for site in sites], dtype=np.int64),
-            "meta_input_dims": np.array(dims, dtype=np.int64),
-            "meta_input_sites": np.array([site.site for site in sites]),
-            **target_keys(target, options.target_feature),
-            **scaler.keys(),
-        }
+        arrays = state_keys(rec, options, samples, y, sites, target) | scaler.keys()
         scaled = (np.asarray(scaler.apply(chunk), dtype=np.float32) for chunk in chunks())
         write_dataset(path, scaled, (len(y), sum(dims)), arrays)
+
+
+def state_keys(
+    rec: Recording,
+    options: PrepareOptions,
+    samples: Samples,
+    y: npt.NDArray[Any],
+    sites: list[InputSite],
+    target: RecordedSAE | None,
+) -> Arrays:
+    """Return every key of a data set of embeddings or hidden states but ``X`` and the scaler's."""
+    return common_keys(rec, options, samples, y) | {
+        "meta_input_layers": np.array([site.layer for site in sites], dtype=np.int64),
+        "meta_input_dims": np.array([rec.hidden(site.site).shape[1] for site in sites], dtype=np.int64),
+        "meta_input_sites": np.array([site.site for site in sites]),
+        **target_keys(target, options.target_feature),
+    }
 
 
 def _input_sites(rec: Recording, options: PrepareOptions, target: RecordedSAE | None) -> list[InputSite]:

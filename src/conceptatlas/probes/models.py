@@ -125,15 +125,20 @@ def fit(pipeline: Pipeline, X: F64, y: npt.NDArray[Any]) -> Pipeline:
         InputError: A hyperparameter has a value that scikit-learn refuses.
     """
     from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     model = pipeline.steps[-1][1]
+    # One BLAS thread: equal bits whatever the number of cores, and with small products threads wait more than they work.
+    limit = threadpool_limits(1, user_api="blas")
     try:
         if isinstance(model, LogisticRegression) and _rotatable(model) and X.shape[0] < X.shape[1]:
             scaled = X
             for _, step in pipeline.steps[:-1]:
                 scaled = step.fit_transform(scaled)
-            fit_logistic(model, RowSpace.of(scaled), y)
-            return pipeline
+            space = RowSpace.of(scaled)
+            if len(space.pivots):  # none when every column is constant
+                fit_logistic(model, space, y)
+                return pipeline
         if "n_jobs" in model.get_params() and not isinstance(model, LogisticRegression):
             # Trees draw their seeds beforehand, so growing them in parallel changes nothing; adding up their votes in
             # parallel does, in the last bit, so the fitted model votes in one thread.
@@ -144,6 +149,7 @@ def fit(pipeline: Pipeline, X: F64, y: npt.NDArray[Any]) -> Pipeline:
             raise
         raise InputError(f"scikit-learn refuses a hyperparameter: {error}") from error
     finally:
+        limit.restore_original_limits()
         if "n_jobs" in model.get_params() and model.n_jobs is not None:
             model.set_params(n_jobs=None)
     return pipeline
@@ -156,31 +162,46 @@ def _rotatable(model: LogisticRegression) -> bool:
 
 @dataclass(frozen=True)
 class RowSpace:
-    """n scaled samples in the coordinates of the space that they span: ``coordinates = X · basisᵀ``.
+    """n scaled samples in the coordinates of the space that they span.
+
+    ``X = coordinates @ basis`` with orthonormal rows of ``basis = factor⁻¹ @ X[pivots]``.
 
     Attributes:
         coordinates: [n, r].
-        to_samples: [r, n]: ``basis = to_samples @ X`` has orthonormal rows.
+        factor: Lower triangular, [r, r].
+        pivots: Samples that span the space, [r].
         X: [n, D].
     """
 
     coordinates: F64
-    to_samples: F64
+    factor: F64
+    pivots: npt.NDArray[np.int64]
     X: F64
 
     @staticmethod
     def of(X: F64) -> RowSpace:
-        """Return the row space of ``X``, from the eigenvectors of ``X Xᵀ``."""
-        values, vectors = np.linalg.eigh(X @ X.T)
-        keep = values > values[-1] * len(X) * np.finfo(np.float64).eps
-        root = np.sqrt(values[keep])
-        return RowSpace(vectors[:, keep] * root, (vectors[:, keep] / root).T, X)
+        """Return the row space of ``X``, by the pivoted Cholesky factor of ``X Xᵀ`` (Higham 1990; LAPACK dpstrf)."""
+        from scipy.linalg.lapack import dpstrf
+
+        gram = X @ X.T
+        tolerance = len(X) * np.finfo(np.float64).eps * float(gram.diagonal().max())
+        factor, order, rank, _ = dpstrf(gram, lower=1, tol=tolerance)
+        factor = np.tril(factor)[:, :rank]
+        coordinates = np.empty_like(factor)
+        coordinates[order - 1] = factor
+        return RowSpace(coordinates, factor[:rank], order[:rank].astype(np.int64) - 1, X)
+
+    def turned_back(self, weights_Cr: F64) -> F64:
+        """Return weights on the coordinates as weights on the columns of ``X``, [C, r] → [C, D]."""
+        from scipy.linalg import solve_triangular
+
+        return solve_triangular(self.factor, weights_Cr.T, trans="T", lower=True).T @ self.X[self.pivots]
 
 
 def fit_logistic(model: LogisticRegression, space: RowSpace, y: npt.NDArray[Any]) -> LogisticRegression:
     """Fit ``model`` in place within ``space``; its ``coef_`` are in the columns of ``space.X``."""
     model.fit(space.coordinates, y)
-    model.coef_ = (model.coef_ @ space.to_samples) @ space.X
+    model.coef_ = space.turned_back(model.coef_)
     model.n_features_in_ = space.X.shape[1]
     return model
 

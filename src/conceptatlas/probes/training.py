@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -187,8 +188,18 @@ class Fitted:
     results: dict[str, Any]
 
 
-def fit_and_judge(data: ProbeDataset, config: ProbeConfig) -> Fitted:
-    """Cross-validate, fit, and judge a probe; nothing is written."""
+class _NoBar(Bar):
+    """Shows nothing: a bar within a bar cannot be drawn."""
+
+    def __init__(self) -> None:
+        pass
+
+    def advance(self, steps: float = 1) -> None:
+        pass
+
+
+def fit_and_judge(data: ProbeDataset, config: ProbeConfig, *, quiet: bool = False) -> Fitted:
+    """Cross-validate, fit, and judge a probe; nothing is written (``quiet``: no progress bar either)."""
     task = resolve_task(data, config)
     problem = make_problem(data, task)
     train, test = problem.take(data.train_index), problem.take(data.test_index)
@@ -197,7 +208,8 @@ def fit_and_judge(data: ProbeDataset, config: ProbeConfig) -> Fitted:
     notes: list[str] = []
     folds = trainer.folds(train)
     steps = len(folds) + 1 + config.training.shuffles
-    with progress_bar("Training", total=steps) as bar, noted_convergence(notes):
+    shown = nullcontext(_NoBar()) if quiet else progress_bar("Training", total=steps)
+    with shown as bar, noted_convergence(notes):
         scores, held_out = trainer.cross_validate(train, folds, bar)
         columns = data.columns()
         own_train, own_test = _only(train, columns), _only(test, columns)
