@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from conceptatlas.ranking.baselines import Contest
 from conceptatlas.ranking.columns import ItemColumns
 from conceptatlas.ranking.design import Design
 from conceptatlas.ranking.examples import feature_examples
@@ -20,6 +21,7 @@ from conceptatlas.ranking.options import AUTO, RankOptions
 from conceptatlas.ranking.result import Ranking
 from conceptatlas.ranking.scoring import score_columns
 from conceptatlas.ranking.search import Found, Source, in_order, search
+from conceptatlas.ranking.sparse_probes import all_baselines
 from conceptatlas.ranking.tables import (
     Chance,
     all_features,
@@ -116,6 +118,8 @@ class _Run:
         near = pl.DataFrame() if len(lines) else self._near_misses(source, found, chance, q_value)
         ranked = ranked.head(self.options.top_n)
         columns = columns.select(np.arange(ranked.height))
+        self.seconds["tables"] = round(time.perf_counter() - begun - self.seconds["search"], 3)
+        baselines = self._baselines(source)
         examples = feature_examples(
             ranked,
             columns,
@@ -127,6 +131,7 @@ class _Run:
         return Ranking(
             features=ranked,
             all=all_features(found, self.recording.saes, chance, q_value),
+            baselines=baselines,
             examples=examples,
             null=self._null_facts(chance, source.pool),
             near_misses=near,
@@ -175,6 +180,15 @@ class _Run:
         table, _ = self._table(source, found, order, chance, q_value)
         lacking = ["; ".join(lacks(line, self.options)) for line in table.iter_rows(named=True)]
         return table.with_columns(pl.Series("lacks", lacking, dtype=pl.String))
+
+    def _baselines(self, source: Source) -> list[dict[str, Any]]:
+        if not self.options.baselines:
+            return []
+        begun = time.perf_counter()
+        found, notes = all_baselines(source, Contest(self.design, self.options.seed), self.options)
+        self.warnings += notes
+        self.seconds["baselines"] = round(time.perf_counter() - begun, 3)
+        return [entry.as_dict() for entry in found]
 
     def _null_facts(self, chance: Chance, pool: str) -> dict[str, Any]:
         return {

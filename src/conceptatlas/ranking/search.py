@@ -46,10 +46,12 @@ class Source:
         self.pool = pool
         self._rows = RowMap.build(recording.item_of_row, recording.final_rows)
 
-    def chunks(self) -> list[Chunk]:
-        """Return all columns of all SAEs, cut by ``CHUNK_ENTRIES``."""
+    def chunks(self, numbers: Sequence[int] | None = None) -> list[Chunk]:
+        """Return the columns of all SAEs (or of those of these numbers), cut by ``CHUNK_ENTRIES``."""
         out = []
         for number, sae in enumerate(self.recording.saes):
+            if numbers is not None and number not in numbers:
+                continue
             indptr = self.recording.columns(sae.slug).indptr
             out += [Chunk(number, start, stop) for start, stop in column_chunks(indptr, CHUNK_ENTRIES)]
         return out
