@@ -15,6 +15,9 @@ __version__ = version("conceptatlas")
 
 # Name -> room. Resolved on first use, so that `import conceptatlas` costs nothing.
 _PUBLIC: dict[str, str] = {
+    "effect": "conceptatlas.views",
+    "run_study": "conceptatlas.study",
+    "steer": "conceptatlas.evidence",
     "AnnotateOptions": "conceptatlas.concepts",
     "GenerateOptions": "conceptatlas.concepts",
     "Concept": "conceptatlas.concepts",

@@ -8,6 +8,8 @@ from typing import Any
 # Name -> module. Resolved on first use: some of the modules behind them import torch.
 _NAMES: dict[str, str] = {
     "DEFINITION": "trajectories",
+    "Effect": "effects",
+    "Effects": "effect_stage",
     "FeaturePeaks": "trajectories",
     "FeatureRef": "features",
     "ItemTexts": "examples",
@@ -24,8 +26,10 @@ _NAMES: dict[str, str] = {
     "features_of_ranking": "features",
     "find_peaks": "trajectories",
     "item_bounds": "features",
+    "measure_effects": "effect_stage",
     "safe_link": "neuronpedia",
     "sample_by_decile": "examples",
+    "steer": "effect_stage",
     "strongest_by_label": "examples",
     "trace_feature": "trajectories",
     "trace_features": "trajectories",

@@ -7,6 +7,7 @@ from typing import Any
 
 # Name -> module. Resolved on first use: matplotlib and FastAPI are slow to import.
 _NAMES: dict[str, str] = {
+    "effect": "effecting",
     "trace": "tracing",
     "report": "reporting",
 }

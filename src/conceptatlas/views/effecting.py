@@ -1,0 +1,53 @@
+"""The stage ``effect``: measure what the best features cause, and draw their dose–responses."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from conceptatlas.evidence.readout import ReadoutKind
+
+if TYPE_CHECKING:
+    from conceptatlas.evidence.effect_stage import Effects
+    from conceptatlas.ranking import Ranking
+    from conceptatlas.recording import Recording
+
+
+def effect(
+    ranking: Ranking | str | os.PathLike[str],
+    rec: Recording | str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    top_n: int = 5,
+    targets: Sequence[str] | None = None,
+    readout: ReadoutKind = "auto",
+    append: str = "",
+    alpha: float | None = None,
+    n_items: int = 32,
+    n_controls: int = 20,
+    device: str = "auto",
+    seed: int = 0,
+) -> Effects:
+    """Measure what the best features of a ranking cause, and write tables and plots.
+
+    Writes ``effects.csv``, ``effects.json``, ``run.json`` and ``feature_{rank:02d}_dose.png``. For the arguments and what
+    each figure means see `conceptatlas.evidence.measure_effects`.
+
+    Raises:
+        InputError: See there.
+    """
+    from pathlib import Path
+
+    from conceptatlas.evidence import measure_effects
+    from conceptatlas.views.plots.doses import dose_figure
+    from conceptatlas.views.plots.style import save_png
+
+    found = measure_effects(
+        ranking, rec, out, top_n=top_n, targets=targets, readout=readout, append=append, alpha=alpha, n_items=n_items,
+        n_controls=n_controls, device=device, seed=seed,
+    )  # fmt: skip
+    for number, one in enumerate(found.features, start=1):
+        picture = dose_figure(one.effect.doses, used=one.effect.alpha, title=one.feature.label)
+        save_png(picture, Path(out) / f"feature_{one.feature.rank or number:02d}_dose.png")
+    return found

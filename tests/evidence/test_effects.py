@@ -1,0 +1,192 @@
+"""What a feature causes, against explicit two-pass computations on a tiny model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from conceptatlas.base.errors import InputError
+from conceptatlas.concepts import build_concept
+from conceptatlas.evidence import measure_effects, steer
+from conceptatlas.evidence.edits import steer as steer_edit
+from conceptatlas.evidence.effects import Dose, choose_dose, like_density, random_directions
+from conceptatlas.evidence.readout import LanguageOutputs, Readout, target_ids
+from conceptatlas.evidence.tensors import load_tensors
+from conceptatlas.ranking import Ranking, rank
+from conceptatlas.recording import Recording, record
+from conceptatlas.subjects import LanguageSubject, load_subject
+from tests.helpers.cli import invoke
+from tests.helpers.tiny_models import tiny_model
+from tests.helpers.tiny_saes import write_saelens
+
+SITE = "blocks.1.hook_resid_post"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model("gemma2", tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def subject(model: Path) -> LanguageSubject:
+    return load_subject(str(model), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def study(model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Recording, Ranking, Path]:
+    folder = tmp_path_factory.mktemp("study")
+    sae = write_saelens(folder / "sae", "jumprelu", d_in=32, d_sae=48, site=SITE)
+    good, bad = "a brave child went back for the cat", "nobody minds the quick brown fox"
+    texts = [f"{bad if i % 2 else good} {'and then ' * (i % 5)}number {i}" for i in range(60)]
+    concept = build_concept("planted", texts, [0 if i % 2 else 3 for i in range(60)])
+    recording = record(concept, str(model), str(sae), folder / "rec", device="cpu")
+    ranking = rank(recording, folder / "rank", permutations=20, baselines=False, resplits=0)
+    return recording, ranking, folder
+
+
+def test_readouts(subject: LanguageSubject) -> None:
+    (plain,) = Readout("end").token_ids(subject, ["a brave child"])
+    (chat,) = Readout("chat").token_ids(subject, ["a brave child"])
+    assert Readout().settled(subject).kind == "chat"
+    bos = subject.tokenizer.bos_token_id
+    assert (chat == bos).sum() == 1
+    assert chat[0] == bos == plain[0]
+    assert subject.tokenizer.decode(chat).endswith("<start_of_turn>model\n")
+    assert Readout("auto", " That was").settled(subject).kind == "end"
+    with pytest.raises(InputError, match="appends nothing"):
+        Readout("chat", "x").settled(subject)
+    with pytest.raises(InputError, match="no readout 'start'"):
+        Readout("start").settled(subject)  # type: ignore[arg-type]
+
+
+def test_targets_are_single_tokens(subject: LanguageSubject) -> None:
+    ids = target_ids(subject, ["child"])
+    assert {subject.tokenizer.decode([i]).strip().lower() for i in ids} == {"child"}
+    with pytest.raises(InputError, match="'incomprehensible' is not one token"):
+        target_ids(subject, ["incomprehensible"])
+
+
+def test_steering_equals_two_passes_and_leaves_bos_alone(subject: LanguageSubject) -> None:
+    outputs = LanguageOutputs(subject)
+    inputs = Readout("end").token_ids(subject, ["She told him that the bag was new", "I lied"])
+    direction = torch.nn.functional.normalize(torch.arange(32.0) - 11, dim=0)
+    steered = outputs.outputs(inputs, site=SITE, edit=steer_edit(direction, 2.5))
+    layers = subject.hf_model.model.layers
+    for ids, row in zip(inputs, steered, strict=True):
+
+        def add(_module: Any, _args: Any, output: Any) -> Any:
+            hidden = output[0] if isinstance(output, tuple) else output
+            moved = hidden + 2.5 * direction * (torch.arange(hidden.shape[1]) > 0)[None, :, None]
+            return (moved, *output[1:]) if isinstance(output, tuple) else moved
+
+        handle = layers[1].register_forward_hook(add)
+        with torch.no_grad():
+            expected = subject.hf_model(torch.tensor(ids.astype(np.int64))[None]).logits[0, -1].log_softmax(-1)
+        handle.remove()
+        assert torch.allclose(row, expected, atol=1e-4)
+    plain = outputs.outputs(inputs, site=SITE)
+    assert not torch.allclose(plain, steered, atol=1e-2)
+    assert torch.allclose(plain, outputs.outputs(inputs, site=SITE, edit=lambda x: x), atol=1e-5)
+
+
+def test_a_direction_written_into_the_unembedding_moves_its_token_as_computed(subject: LanguageSubject) -> None:
+    """Behind the last block only final norm, unembedding and soft-cap follow: the logit has a closed form."""
+    inputs = Readout("end").token_ids(subject, ["They carried the stranger home"])
+    hf = subject.hf_model
+    last = f"blocks.{subject.n_layers - 1}.hook_resid_post"
+    outputs = LanguageOutputs(subject)
+    token, amount = 40, 3.0
+    direction = torch.nn.functional.normalize(hf.lm_head.weight[token].detach(), dim=0)
+    x = outputs.activations(inputs, last)[-1]
+
+    def log_probs(vector: torch.Tensor) -> torch.Tensor:
+        gain = 1 + hf.model.norm.weight.detach()
+        normed = vector * torch.rsqrt(vector.pow(2).mean() + hf.model.norm.eps) * gain
+        logits = hf.lm_head.weight.detach() @ normed
+        cap = hf.config.final_logit_softcapping
+        return (cap * torch.tanh(logits / cap) if cap else logits).log_softmax(-1)
+
+    steered = outputs.outputs(inputs, site=last, edit=steer_edit(direction, amount))[0]
+    expected = log_probs(x + amount * direction)
+    assert torch.allclose(steered, expected, atol=1e-4)
+    assert float(steered[token]) > float(outputs.outputs(inputs, site=last)[0][token])
+
+
+def test_the_tensors_are_those_of_saelens(study: tuple[Recording, Ranking, Path]) -> None:
+    recording, _, folder = study
+    from sae_lens import SAE
+
+    loaded = load_tensors(recording, recording.saes[0].slug)
+    oracle = SAE.load_from_disk(str(folder / "sae"))
+    x = torch.randn(2, 7, 32, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(loaded.encode(x), oracle.encode(x), atol=1e-5)
+    assert torch.allclose(loaded.decode(oracle.encode(x)), oracle.decode(oracle.encode(x)), atol=1e-5)
+
+
+def test_effects_are_complete_and_reproducible(study: tuple[Recording, Ranking, Path]) -> None:
+    recording, ranking, folder = study
+    assert ranking.features.height > 0
+    options = {"top_n": 2, "targets": ["child", "then"], "n_items": 4, "n_controls": 3, "device": "cpu"}
+    first = measure_effects(ranking, recording, folder / "effect", **options)
+    second = measure_effects(folder / "rank", folder / "rec", **options)
+    assert first.table.equals(second.table)
+    written = json.loads((folder / "effect" / "effects.json").read_text())
+    entry = written["features"][0]
+    assert len(entry["random_features"]) == len(entry["random_directions"]) == 3
+    assert entry["bar"] == max(0, entry["random_features_p95"], entry["random_directions_p95"])
+    assert entry["causal"] == (entry["rise"] >= 2 and entry["rise"] >= 2 * entry["bar"])
+    assert entry["difference_of_means_rise"] is not None
+    assert entry["kl"] >= 0
+    assert [dose["alpha"] for dose in entry["doses"]] == sorted(dose["alpha"] for dose in entry["doses"])
+    assert {"item", "text", "without", "with"} == entry["generated"][0].keys()
+    table = pl.read_csv(folder / "effect" / "effects.csv")
+    assert table.height == min(2, ranking.features.height)
+
+
+def test_the_command_writes_plots_and_refuses_bad_input(study: tuple[Recording, Ranking, Path]) -> None:
+    _, _, folder = study
+    common = ["effect", folder / "rank", "--rec", folder / "rec", "--device", "cpu"]
+    out = folder / "by_command"
+    few = ["--n-items", 2, "--n-controls", 2, "--top-n", 1]
+    outcome = invoke(*common, "--out", out, "--targets", "child", *few, "--json")
+    assert outcome.code == 0, outcome.stderr
+    (row,) = json.loads(outcome.stdout)
+    assert row["rank"] == 1
+    assert (out / "feature_01_dose.png").read_bytes().startswith(b"\x89PNG")
+    refused = invoke(*common, "--out", folder / "none")
+    assert refused.code == 2
+    assert "name them with --targets" in refused.stderr
+    too_much = invoke(*common, "--out", folder / "none", "--alpha", 40, "--targets", "child")
+    assert too_much.code == 2
+    assert "40 mean residual norms" in too_much.stderr
+
+
+def test_steer_gives_text_with_and_without(model: Path) -> None:
+    direction = np.random.default_rng(0).standard_normal(32)
+    texts = steer(str(model), direction, SITE, "She told him", alpha=3.0, max_new_tokens=5, device="cpu")
+    again = steer(str(model), 10 * direction, SITE, "She told him", alpha=3.0, max_new_tokens=5, device="cpu")
+    assert texts == again
+    assert texts["with"] != texts["without"]
+
+
+def test_controls_are_like_and_never_the_feature_itself() -> None:
+    density = np.array([0.0, 0.5, 0.11, 0.1, 0.09, 0.4, 0.0, 0.12])
+    chosen = like_density(density, 3, 1, np.random.default_rng(0))
+    assert set(chosen) <= {2, 4, 7}
+    everything = like_density(density, 3, 50, np.random.default_rng(0))
+    assert everything == [1, 2, 4, 5, 7]
+    with pytest.raises(InputError, match="no control"):
+        like_density(np.array([0.0, 1.0]), 1, 5, np.random.default_rng(0))
+    directions = random_directions(16, 5, np.random.default_rng(1))
+    assert torch.allclose(directions.norm(dim=1), torch.ones(5), atol=1e-5)
+
+
+def test_the_dose_with_most_room_above_the_controls_is_used() -> None:
+    assert choose_dose([Dose(0.1, 1.0, 0.1), Dose(0.4, 4.0, 0.5), Dose(1.0, 5.0, 2.5)]) == 0.4
+    assert choose_dose([Dose(0.1, 1.0, -3.0), Dose(0.4, 1.0, 0.0)]) == 0.1
