@@ -29,8 +29,21 @@ if TYPE_CHECKING:
 STAGES = ("rec", "rank", "trace", "effect", "probe", "label", "prompts", "images")
 MANIFEST = "manifest.json"
 RANKED = "ranked_features.csv"
+LABELS = "feature_labels.json"
+ALL_FEATURES = "all_features.parquet"
+# What only the ranked table says of a feature.
+RANKED_ONLY = ("rank", "neuronpedia_url", "auroc_holdout_low", "auroc_holdout_high", "family")
 
 Pool = Literal["final", "max", "mean"]
+
+
+# So many of the best features get a card of their own in the report.
+CARDS = 12
+
+
+def card_anchor(slug: str, feature_id: int, rank: int | None) -> str:  # noqa: ARG001 - one of several of this shape
+    """Return where a feature's card is in the report, or an empty string where it has none."""
+    return f"#feature-{rank}" if rank is not None and rank <= CARDS else ""
 
 
 class Study:
@@ -39,11 +52,17 @@ class Study:
     def __init__(self, path: Path, stages: dict[str, Path]) -> None:
         self.path = path
         self.stages = stages
+        # Where a feature's own page is, as (slug, feature, rank) -> address; "" for none. The explorer sets its own.
+        self.feature_link: Callable[[str, int, int | None], str] = card_anchor
         self.column: Callable[[FeatureRef], npt.NDArray[np.float32]] = lru_cache(maxsize=64)(self._column)
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> Study:
-        """Open a study folder, a recording or a ranking.
+    def open(cls, path: str | os.PathLike[str], *, follow_links: bool = True) -> Study:
+        """Open a study folder, a recording, a ranking or a label run.
+
+        Args:
+            path: The folder.
+            follow_links: Take stages that are links to folders elsewhere; a server does not.
 
         Raises:
             InputError: There is no such folder, or it holds none of these.
@@ -55,7 +74,12 @@ class Study:
             return cls(folder, {"rec": folder})
         if (folder / RANKED).is_file():
             return cls(folder, {"rank": folder} | _recording_of(folder))
+        if (folder / LABELS).is_file():
+            return cls(folder, {"label": folder})
         stages = {name: folder / name for name in STAGES if (folder / name).is_dir()}
+        if not follow_links:
+            root = folder.resolve()
+            stages = {name: stage for name, stage in stages.items() if stage.resolve().is_relative_to(root)}
         if not stages:
             raise InputError(
                 f"{folder} holds no study: none of its folders is called {', '.join(STAGES)}; give the folder that "
@@ -64,9 +88,11 @@ class Study:
         return cls(folder, stages)
 
     def file(self, stage: str, name: str) -> Path | None:
-        """Return the path of a stage's file if it exists, else None."""
+        """Return the path of a stage's file if it exists within the stage's folder, else None."""
         folder = self.stages.get(stage)
-        return folder / name if folder is not None and (folder / name).is_file() else None
+        if folder is None or not (folder / name).is_file():
+            return None
+        return folder / name if (folder / name).resolve().is_relative_to(folder.resolve()) else None
 
     @cached_property
     def recording(self) -> Recording | None:
@@ -142,6 +168,26 @@ class Study:
             return {}
         return {int(row["rank"]): row for row in self.ranking.features.iter_rows(named=True)}
 
+    def figures(self, feature: FeatureRef) -> dict[str, Any] | None:
+        """Return what the ranking says of any feature that ever fired; None where it says nothing.
+
+        The ranked table where the feature stands in it, else the table of all features, which lacks the intervals.
+        """
+        if feature.rank in self.rows_by_rank:
+            return self.rows_by_rank[feature.rank]
+        path = self.file("rank", ALL_FEATURES)
+        if path is None:
+            return None
+        found = (
+            pl.scan_parquet(path)
+            .filter((pl.col("feature_id") == feature.feature_id) & (pl.col("slug") == feature.slug))
+            .collect()
+        )
+        if not found.height:
+            return None
+        row = dict.fromkeys(RANKED_ONLY, None) | found.row(0, named=True)
+        return {key: _widened(value) for key, value in row.items()}
+
     @cached_property
     def near_misses(self) -> list[str]:
         """Where nothing passed the filters: the nearest features and what each lacked, a sentence each."""
@@ -183,6 +229,11 @@ def pool_rows(
             acts = acts_T[start:stop].astype(np.float64)
             pooled[item] = acts[-1] if pool == "final" else acts.max() if pool == "max" else acts.mean()
     return pooled
+
+
+def _widened(value: Any) -> Any:
+    """Return a float without the tail that float32 leaves (0.30000001192 is 0.3)."""
+    return float(f"{value:.7g}") if isinstance(value, float) else value
 
 
 def _recording_of(rank_folder: Path) -> dict[str, Path]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Literal
@@ -90,10 +90,11 @@ def _load_all() -> None:
         importlib.import_module(f"{__name__}.{found.name}")
 
 
-def sections_of(study: Study) -> list[tuple[str, Section]]:
-    """Return the sections that have something to show, in order, each with its anchor."""
+def sections_of(study: Study, *, skip: Collection[str] = ()) -> list[tuple[str, Section]]:
+    """Return the sections that have something to show (but those to ``skip``), in order, each with its anchor."""
     _load_all()
-    made = ((name, maker(study)) for name, (_, maker) in sorted(_SECTIONS.items(), key=lambda entry: entry[1][0]))
+    ordered = sorted(_SECTIONS.items(), key=lambda entry: entry[1][0])
+    made = ((name, maker(study)) for name, (_, maker) in ordered if name not in skip)
     return [(name, part) for name, part in made if part is not None]
 
 

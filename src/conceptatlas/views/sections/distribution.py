@@ -23,7 +23,7 @@ POOL_WORDS = {
 @panel("metrics", order=10)
 def metrics(study: Study, feature: FeatureRef) -> Panel | None:
     """What the ranking says of the feature, discovery beside hold-out."""
-    row = study.rows_by_rank.get(feature.rank or 0)
+    row = study.figures(feature)
     if row is None:
         return None
     return Panel("Figures", render("metrics.html", row=row, share=study.holdout_share), shape="tall")
@@ -34,7 +34,7 @@ def distribution(study: Study, feature: FeatureRef) -> Panel | None:
     """Every item's score, by grade."""
     if study.recording is None:
         return None
-    row = study.rows_by_rank.get(feature.rank or 0, {})
+    row = study.figures(feature) or {}
     picture = by_label(
         study.scores(feature),
         study.labels,

@@ -5,9 +5,7 @@ from __future__ import annotations
 from conceptatlas.evidence import safe_link
 from conceptatlas.views.html import render
 from conceptatlas.views.sections import Section, panels_of, section
-from conceptatlas.views.study_folder import Study
-
-CARDS = 12
+from conceptatlas.views.study_folder import CARDS, Study
 
 
 @section("features", order=50)

@@ -19,10 +19,11 @@ LEAD = (
 )
 
 
-def feature_cells(row: dict[str, Any]) -> dict[str, Any]:
+def feature_cells(study: Study, row: dict[str, Any]) -> dict[str, Any]:
     """Return what the table shows of one feature."""
     return {
         "row": row,
+        "href": study.feature_link(str(row.get("slug")), row["feature_id"], row["rank"]),
         "link": safe_link(row.get("neuronpedia_url")),
         "mark": interval_mark(
             row.get("auroc_holdout") if row.get("auroc_holdout") is not None else row.get("auroc"),
@@ -44,6 +45,6 @@ def ranked(study: Study) -> Section | None:
     if study.ranking is None:
         return None
     rivals = [rival_cells(rival) for rival in best_of_each(rivals_of(study))]
-    rows = [feature_cells(row) for _, row in sorted(study.rows_by_rank.items())]
+    rows = [feature_cells(study, row) for _, row in sorted(study.rows_by_rank.items())]
     body: Markup = render("ranked.html", rivals=rivals, rows=rows, misses=study.near_misses if not rows else [])
     return Section(title="Ranked features", lead=LEAD, body=body)

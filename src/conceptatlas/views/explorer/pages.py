@@ -1,0 +1,251 @@
+"""The pages of studies, features, sentences and comparisons."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+
+from conceptatlas.base.errors import InputError
+from conceptatlas.evidence import FeatureRef, safe_link
+from conceptatlas.views.explorer.library import Library, Shelf
+from conceptatlas.views.explorer.table import Query
+from conceptatlas.views.explorer.table_pages import base, feature_path
+from conceptatlas.views.headline import headline_of
+from conceptatlas.views.html import render
+from conceptatlas.views.sections import panels_of, sections_of
+from conceptatlas.views.svg.distribution import histogram
+from conceptatlas.views.svg.lines import sentence_lines
+
+# Sections of the report that have pages of their own here.
+_OWN_PAGES = ("features", "sentences")
+ROWS_PER_PAGE = 50
+TOP_ON_SENTENCE = 20
+LINES = 5
+
+__all__ = [
+    "base",
+    "compare_page",
+    "feature_page",
+    "library_page",
+    "put_note",
+    "sentence_page",
+    "sentences_page",
+    "study_page",
+]
+
+
+def page(template: str, **context: Any) -> HTMLResponse:
+    """Return a template as a page."""
+    return HTMLResponse(render(f"explorer/{template}", **context))
+
+
+def library_page(library: Library) -> Response:
+    """Return the list of studies."""
+    entries = [
+        {"key": key, "href": base(key) + "/", "headline": headline_of(shelf.study)}
+        for key, shelf in library.shelves.items()
+    ]
+    return page("library.html", entries=entries)
+
+
+def study_page(shelf: Shelf) -> Response:
+    """Return the page of one study: verdict, table, curves, what was run."""
+    root = base(shelf.key)
+    shelf.study.feature_link = lambda slug, feature, rank: feature_path(root, slug, feature)  # noqa: ARG005
+    parts = sections_of(shelf.study, skip=_OWN_PAGES)
+    return page("study.html", shelf=shelf, root=root, headline=headline_of(shelf.study), sections=parts)
+
+
+def _neighbours(shelf: Shelf, feature: FeatureRef, query: Query) -> tuple[str, str, str]:
+    """Return the addresses of the features before and after in the table that the query asks for, and its place."""
+    table = shelf.table
+    if table is None:
+        return "", "", ""
+    places = table.select(query, shelf.notes.starred() if query.starred else [])
+    here = np.flatnonzero(table.is_feature(feature.slug, feature.feature_id)[places])
+    if not len(here):
+        return "", "", ""
+    at = int(here[0])
+
+    def address(place: int) -> str:
+        if not 0 <= place < len(places):
+            return ""
+        line = table.lines(places[place : place + 1], ())[0]
+        return feature_path(base(shelf.key), line["slug"], line["feature_id"]) + query.url(page=query.page).rstrip("?")
+
+    return address(at - 1), address(at + 1), f"{at + 1:,} of {len(places):,}"
+
+
+def feature_page(shelf: Shelf, slug: str, feature_id: int, parameters: list[tuple[str, str]]) -> Response:
+    """Return everything known of one feature."""
+    study = shelf.study
+    feature = shelf.feature(slug, feature_id)
+    query = Query.parse(parameters)
+    before, after, place = _neighbours(shelf, feature, query)
+    acts = study.column(feature)
+    activations = acts[acts > 0]
+    root = base(shelf.key)
+    return page(
+        "feature.html",
+        shelf=shelf,
+        root=root,
+        feature=feature,
+        row=study.figures(feature),
+        link=safe_link(feature.neuronpedia_url),
+        label=shelf.labels.get((slug, feature_id), ""),
+        note=shelf.notes.get(slug, feature_id),
+        panels=panels_of(study, feature),
+        histogram=histogram(
+            activations,
+            title="activation, over the tokens it fires on",
+            n_silent=len(acts) - len(activations) if study.keeps_all_rows else len(study.labels) - len(activations),
+        ),
+        before=before,
+        after=after,
+        place=place,
+        back=f"{root}/features{query.url(page=query.page)}",
+        here=feature_path(root, slug, feature_id),
+        family=_family(shelf, feature),
+    )
+
+
+def _family(shelf: Shelf, feature: FeatureRef) -> list[FeatureRef]:
+    """Return the other kept features of the same family."""
+    rows = shelf.study.rows_by_rank
+    own = rows.get(feature.rank or 0, {}).get("family")
+    if own is None:
+        return []
+    return [
+        other
+        for other in shelf.study.features
+        if other != feature and rows.get(other.rank or 0, {}).get("family") == own
+    ]
+
+
+def put_note(shelf: Shelf, slug: str, feature_id: int, form: Mapping[str, str]) -> Response:
+    """Change a feature's star or note, and go back to its page."""
+    shelf.feature(slug, feature_id)  # refuses what does not exist
+    star = None if "star" not in form else form["star"] == "1"
+    text = form.get("note", "").replace("\r\n", "\n").strip() if "save" in form else None
+    shelf.notes.put(slug, feature_id, star=star, text=text)
+    return RedirectResponse(feature_path(base(shelf.key), slug, feature_id), status_code=303)
+
+
+def _number(value: str, what: str) -> int:
+    try:
+        return int(value)
+    except ValueError as error:
+        raise InputError(f"{what} is {value[:60]!r}; give a whole number.") from error
+
+
+def sentences_page(shelf: Shelf, parameters: Mapping[str, str]) -> Response:
+    """Return the sentences, searched and filtered by label, fifty to a page."""
+    study = shelf.study
+    texts = study.texts
+    words = parameters.get("q", "").strip()[:200]
+    label = parameters.get("label", "").strip()
+    number = max(1, _number(parameters.get("page") or "1", "page"))
+    chosen = range(len(texts.texts))
+    if label:
+        grade = _number(label, "label")
+        chosen = [i for i in chosen if int(texts.labels[i]) == grade]
+    if words:
+        low = words.casefold()
+        chosen = [i for i in chosen if low in texts.texts[i].casefold()]
+    found = list(chosen)
+    start = (number - 1) * ROWS_PER_PAGE
+    rows = [
+        {"item": i, "label": int(texts.labels[i]), "held": bool(study.holdout[i]), "text": texts.texts[i]}
+        for i in found[start : start + ROWS_PER_PAGE]
+    ]
+    tail = "".join(f"&{key}={quote(value)}" for key, value in (("q", words), ("label", label)) if value)
+    return page(
+        "sentences.html",
+        shelf=shelf,
+        root=base(shelf.key),
+        rows=rows,
+        total=len(found),
+        words=words,
+        label=label,
+        grades=sorted({int(g) for g in texts.labels}),
+        before=f"?page={number - 1}{tail}" if number > 1 else "",
+        after=f"?page={number + 1}{tail}" if start + ROWS_PER_PAGE < len(found) else "",
+    )
+
+
+def sentence_page(shelf: Shelf, item: int) -> Response:
+    """Return one sentence with the top features over its tokens."""
+    study = shelf.study
+    texts = study.texts
+    if not 0 <= item < len(texts.texts):
+        raise InputError(f"There is no sentence {item}: they are 0 to {len(texts.texts) - 1}.")
+    features = study.features[:TOP_ON_SENTENCE] if study.keeps_all_rows else []
+    start, stop = (int(bound) for bound in texts.bounds[item])
+    pieces = texts.pieces(item)
+    rows = []
+    for feature in features:
+        acts = study.column(feature)
+        top = float(acts.max(initial=0.0))
+        rows.append({"feature": feature, "acts": [float(a) for a in acts[start:stop]], "top": top})
+    picture = None
+    if features:
+        acts_KP = np.array([row["acts"] for row in rows[:LINES]], dtype=np.float64).reshape(-1, stop - start)
+        picture = sentence_lines(pieces[: stop - start], acts_KP, [feature.label for feature in features[:LINES]])
+    root = base(shelf.key)
+    return page(
+        "sentence.html",
+        shelf=shelf,
+        root=root,
+        item=item,
+        label=int(texts.labels[item]),
+        held=bool(study.holdout[item]),
+        text=texts.texts[item],
+        pieces=pieces[: stop - start],
+        rows=rows,
+        picture=picture,
+        keys=[(number, f"{f.rank}. layer {f.layer} #{f.feature_id}") for number, f in enumerate(features[:LINES])],
+        before=f"{root}/sentence/{item - 1}" if item > 0 else "",
+        after=f"{root}/sentence/{item + 1}" if item + 1 < len(texts.texts) else "",
+        href=lambda feature: feature_path(root, feature.slug, feature.feature_id),
+    )
+
+
+def _side(library: Library, name: str) -> dict[str, Any] | None:
+    """Return one side of a comparison: ``study/slug/feature``; None where none is named."""
+    if not name:
+        return None
+    parts = name.rsplit("/", 2)
+    if len(parts) != 3:
+        raise InputError(f"{name[:100]!r} names no feature; give study/SAE/feature.")
+    shelf = library.shelf(parts[0])
+    feature = shelf.feature(parts[1], _number(parts[2], "The feature"))
+    return {
+        "name": name,
+        "shelf": shelf,
+        "feature": feature,
+        "href": feature_path(base(shelf.key), feature.slug, feature.feature_id),
+        "panels": panels_of(shelf.study, feature),
+    }
+
+
+def compare_page(library: Library, a: str, b: str) -> Response:
+    """Return two features side by side, with how far they agree where they saw the same sentences."""
+    sides = [_side(library, name) for name in (a, b)]
+    together = None
+    left, right = sides
+    if left is not None and right is not None:
+        one, two = left["shelf"].study, right["shelf"].study
+        if one.recording.manifest.concept.data_hash == two.recording.manifest.concept.data_hash:
+            scores = np.stack([one.scores(left["feature"]), two.scores(right["feature"])])
+            if (scores.std(axis=1) > 0).all():
+                together = float(np.corrcoef(scores)[0, 1])
+    choices = [
+        (f"{key}/{f.slug}/{f.feature_id}", f"{shelf.study.title}: {f.rank}. layer {f.layer} #{f.feature_id}")
+        for key, shelf in library.shelves.items()
+        for f in shelf.study.features
+    ]
+    return page("compare.html", sides=sides, chosen=(a, b), choices=choices, together=together)
