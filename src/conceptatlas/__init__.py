@@ -23,6 +23,7 @@ _PUBLIC: dict[str, str] = {
     "Concept": "conceptatlas.concepts",
     "Ranking": "conceptatlas.ranking",
     "rank": "conceptatlas.ranking",
+    "compare_rankings": "conceptatlas.ranking",
     "ConceptCheck": "conceptatlas.concepts",
     "annotate": "conceptatlas.concepts",
     "check_concept": "conceptatlas.concepts",

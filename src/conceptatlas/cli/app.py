@@ -28,6 +28,7 @@ COMMAND_MODULES: tuple[str, ...] = (
     "export",
     "rank",
     "show",
+    "compare_rankings",
     "trace",
     "effect",
     "report",

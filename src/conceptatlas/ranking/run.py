@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +15,18 @@ import numpy.typing as npt
 import polars as pl
 
 from conceptatlas.ranking.baselines import Contest
-from conceptatlas.ranking.columns import ItemColumns
+from conceptatlas.ranking.columns import POOLS, ItemColumns
 from conceptatlas.ranking.design import Design
 from conceptatlas.ranking.examples import feature_examples
+from conceptatlas.ranking.families import decoder_cosines, describe, group, within_grade_correlation
 from conceptatlas.ranking.null import permute
 from conceptatlas.ranking.options import AUTO, RankOptions
+from conceptatlas.ranking.pooling import cross_validated
 from conceptatlas.ranking.result import Ranking
 from conceptatlas.ranking.scoring import score_columns
-from conceptatlas.ranking.search import Found, Source, in_order, search
+from conceptatlas.ranking.search import Found, Source, gather, in_order, search
 from conceptatlas.ranking.sparse_probes import all_baselines
+from conceptatlas.ranking.stability import RIVALS, rivals, stability
 from conceptatlas.ranking.tables import (
     Chance,
     all_features,
@@ -106,20 +111,26 @@ class _Run:
         self.seconds: dict[str, float] = {}
 
     def ranking(self) -> Ranking:
-        begun = time.perf_counter()
-        pools = [self.options.pool]
-        source, found, chance = self._search(pools)
-        q_value = q_values(found.p_value, found.table["n_active"])
-        self.seconds["search"] = round(time.perf_counter() - begun, 3)
-        lines = np.flatnonzero(found.kept)
-        lines = lines[in_order(found.table["interpretability_score"][lines], found.table["pearson_corr"][lines])]
-        candidates = lines[: max(CANDIDATES, self.options.top_n)]
-        ranked, columns = self._table(source, found, candidates, chance, q_value)
-        near = pl.DataFrame() if len(lines) else self._near_misses(source, found, chance, q_value)
-        ranked = ranked.head(self.options.top_n)
-        columns = columns.select(np.arange(ranked.height))
-        self.seconds["tables"] = round(time.perf_counter() - begun - self.seconds["search"], 3)
-        baselines = self._baselines(source)
+        """Search, make the tables, and put everything beside them."""
+        with self._timed("search"):
+            source, found, chance = self._search()
+        with self._timed("tables"):
+            self.q_value = q_values(found.p_value, found.table["n_active"])
+            lines = np.flatnonzero(found.kept)
+            lines = lines[in_order(found.table["interpretability_score"][lines], found.table["pearson_corr"][lines])]
+            lines = lines[: max(CANDIDATES, self.options.top_n)]
+            ranked, columns, lines = self._table(source, found, lines, chance)
+            near = pl.DataFrame() if len(lines) else self._near_misses(source, found, chance)
+            everything = all_features(found, self.recording.saes, chance, self.q_value)
+        families: list[dict[str, Any]] = []
+        if self.options.families and ranked.height:
+            with self._timed("families"):
+                ranked, families = self._families(ranked, columns)
+        n_shown = min(self.options.top_n, ranked.height)
+        ranked, columns = ranked.head(n_shown), columns.select(np.arange(n_shown))
+        if self.options.resplits and n_shown:
+            with self._timed("stability"):
+                ranked = self._stability(ranked, source, found, lines)
         examples = feature_examples(
             ranked,
             columns,
@@ -130,33 +141,54 @@ class _Run:
         )
         return Ranking(
             features=ranked,
-            all=all_features(found, self.recording.saes, chance, q_value),
-            baselines=baselines,
+            all=everything,
+            baselines=self._baselines(source),
             examples=examples,
-            null=self._null_facts(chance, source.pool),
+            families=families,
+            null=self._null_facts(chance),
             near_misses=near,
             facts=self._facts(source.pool, int(found.kept.sum())),
         )
 
-    def _search(self, pools: list[str]) -> tuple[Source, Found, Chance]:
-        rng = np.random.default_rng(self.options.seed)
-        count = self.options.permutations
-        permutations = permute(self.design, count, rng) if count else None
+    @contextmanager
+    def _timed(self, part: str) -> Iterator[None]:
+        begun = time.perf_counter()
+        yield
+        self.seconds[part] = round(time.perf_counter() - begun, 3)
+
+    def _search(self) -> tuple[Source, Found, Chance]:
+        """Search with the pooling asked for, or with every one, of which the best is kept and all enter the null."""
+        options = self.options
+        rng = np.random.default_rng(options.seed)
+        permutations = permute(self.design, options.permutations, rng) if options.permutations else None
         self.permuted = permutations.unit if permutations else None
-        source = Source(self.recording, pools[0])
-        found = search(source, self.design, self.options, permutations)
-        return source, found, Chance([(found.highest, found.lowest)], self.options.direction)
+        self.pools = [options.pool]
+        if options.pool == AUTO:
+            self.pools = list(POOLS) if self.recording.keeps_all_rows else ["final"]
+            if len(self.pools) == 1:
+                self.warnings.append("Only final rows were kept, so that --pool auto had nothing to choose from.")
+        self.pool_aurocs: dict[str, float | None] = {}
+        best: tuple[Source, Found] | None = None
+        best_auroc, nulls = -np.inf, []
+        for pool in self.pools:
+            source = Source(self.recording, pool)
+            found = search(source, self.design, options, permutations)
+            nulls.append((found.highest, found.lowest))
+            auroc = np.nan
+            if len(self.pools) > 1:
+                lines = rivals(found, np.zeros(0, np.int64), RIVALS)
+                auroc = cross_validated(gather(source, found, lines), self.design, options)
+            self.pool_aurocs[pool] = None if np.isnan(auroc) else auroc
+            if best is None or auroc > best_auroc:
+                best, best_auroc = (source, found), float(np.nan_to_num(auroc, nan=-np.inf))
+        assert best is not None
+        return *best, Chance(nulls, options.direction)
 
     def _table(
-        self,
-        source: Source,
-        found: Found,
-        lines: npt.NDArray[np.int64],
-        chance: Chance,
-        q_value: npt.NDArray[np.float64],
-    ) -> tuple[pl.DataFrame, ItemColumns]:
-        """Return the table of some features, figures again in float64, best first, and their scores."""
-        columns = source.gather(found.sae[lines], found.feature[lines])
+        self, source: Source, found: Found, lines: npt.NDArray[np.int64], chance: Chance
+    ) -> tuple[pl.DataFrame, ItemColumns, npt.NDArray[np.int64]]:
+        """Return the table of some features, figures again in float64, best first, their scores, and their lines."""
+        columns = gather(source, found, lines)
         figures = score_columns(columns, self.design, direction=self.options.direction)
         order = in_order(figures["interpretability_score"], figures["pearson_corr"])
         lines, columns = lines[order], columns.select(order)
@@ -164,38 +196,55 @@ class _Run:
             {name: value[order] for name, value in figures.items()},
             sae=found.sae[lines],
             feature=found.feature[lines],
-            q_value=q_value[lines],
+            q_value=self.q_value[lines],
             saes=self.recording.saes,
             chance=chance,
             intervals=holdout_intervals(columns, self.design),
         )
-        return table, columns
+        return table, columns, lines
 
-    def _near_misses(
-        self, source: Source, found: Found, chance: Chance, q_value: npt.NDArray[np.float64]
+    def _families(self, ranked: pl.DataFrame, columns: ItemColumns) -> tuple[pl.DataFrame, list[dict[str, Any]]]:
+        inside = self.design.discovery
+        alike = within_grade_correlation(columns.dense(self.design.n_items)[inside], self.design.labels[inside])
+        cosine, notes = decoder_cosines(ranked, self.recording.saes)
+        self.warnings += notes
+        families = group(alike, cosine)
+        return ranked.with_columns(pl.Series("family", families.family)), describe(ranked, families)
+
+    def _stability(
+        self, ranked: pl.DataFrame, source: Source, found: Found, lines: npt.NDArray[np.int64]
     ) -> pl.DataFrame:
+        columns = gather(source, found, rivals(found, lines, RIVALS))
+        rng = np.random.default_rng([self.options.seed, 4])
+        figures = stability(columns, ranked.height, self.design, self.options, rng)
+        return ranked.with_columns(
+            pl.Series("comes_back", figures.comes_back),
+            pl.Series("rank_low", figures.rank_low).fill_nan(None),
+            pl.Series("rank_high", figures.rank_high).fill_nan(None),
+        )
+
+    def _near_misses(self, source: Source, found: Found, chance: Chance) -> pl.DataFrame:
         short = shortfall(found, self.options)
         order = np.lexsort((-np.nan_to_num(found.table["interpretability_score"], nan=-np.inf), short))[:NEAR_MISSES]
         order = order[np.isfinite(short[order])]
-        table, _ = self._table(source, found, order, chance, q_value)
+        table, _, _ = self._table(source, found, order, chance)
         lacking = ["; ".join(lacks(line, self.options)) for line in table.iter_rows(named=True)]
         return table.with_columns(pl.Series("lacks", lacking, dtype=pl.String))
 
     def _baselines(self, source: Source) -> list[dict[str, Any]]:
         if not self.options.baselines:
             return []
-        begun = time.perf_counter()
-        found, notes = all_baselines(source, Contest(self.design, self.options.seed), self.options)
+        with self._timed("baselines"):
+            found, notes = all_baselines(source, Contest(self.design, self.options.seed), self.options)
         self.warnings += notes
-        self.seconds["baselines"] = round(time.perf_counter() - begun, 3)
         return [entry.as_dict() for entry in found]
 
-    def _null_facts(self, chance: Chance, pool: str) -> dict[str, Any]:
+    def _null_facts(self, chance: Chance) -> dict[str, Any]:
         return {
             "permutations": chance.count,
             "permuted": self.permuted,
             "direction": self.options.direction,
-            "pools": [pool],
+            "pools": self.pools,
             "pearson_95": chance.line(chance.best) if chance.count else None,
             "by_sae": {
                 sae.slug: chance.line(best) for sae, best in zip(self.recording.saes, chance.by_sae, strict=True)
@@ -218,6 +267,7 @@ class _Run:
             "n_saes": len(self.recording.saes),
             "pool": pool,
             "pool_chosen": self.options.pool == AUTO,
+            "pool_aurocs": self.pool_aurocs if self.options.pool == AUTO else {},
             "n_items": design.n_items,
             "n_discovery": int(design.discovery.sum()),
             "n_holdout": int(design.holdout.sum()),

@@ -193,6 +193,11 @@ def _collect(parts: list[_Scored], n_saes: int, n_permutations: int) -> Found:
     )
 
 
+def gather(source: Source, found: Found, lines: npt.NDArray[np.int64]) -> ItemColumns:
+    """Return the scores of some ``lines`` of what was found, in that order."""
+    return source.gather(found.sae[lines], found.feature[lines])
+
+
 def in_order(score: npt.NDArray[np.floating], pearson: npt.NDArray[np.floating]) -> npt.NDArray[np.int64]:
     """Return the order of a ranking, int64 [K]: score falling, then |Pearson| falling, then as given (SAE, index).
 
