@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from pydantic import BaseModel
-from tests.llm.scripted_server import Answer, Request, Script, ScriptedServer, in_order
 
 from conceptatlas.base.errors import InputError
 from conceptatlas.llm import (
@@ -31,6 +30,7 @@ from conceptatlas.llm import (
     read_json_answer,
     schema_of,
 )
+from tests.llm.scripted_server import Answer, Request, Script, ScriptedServer, in_order
 
 KEY = "sk-very-secret-0123456789"
 GOOD = Answer('{"word": "yes"}')
@@ -148,7 +148,7 @@ def test_failing_again_and_again_ends_with_the_reason_and_then_stops_asking(serv
         with pytest.raises(EndpointFailed):
             llm.ask(request(user), read)
     assert len(server.requests) == 9
-    with pytest.raises(EndpointFailed, match="not asked, since the endpoint keeps failing"):
+    with pytest.raises(EndpointFailed, match="the endpoint keeps failing"):
         llm.ask(request("d"), read)
     assert len(server.requests) == 9
 
@@ -321,6 +321,14 @@ def test_options_that_cannot_work_are_input_errors(monkeypatch: pytest.MonkeyPat
     monkeypatch.delenv("OPENAI_API_KEY")
     refused("set OPENAI_API_KEY", model="m")
     open_llm(LLMOptions(model="m", base_url="http://h/v1")).close()
+
+
+def test_the_longest_answer_can_be_bounded(serve) -> None:
+    server, llm = serve(lambda _: GOOD, max_tokens=50)
+    llm.ask(request(), read)
+    assert server.requests[0].body["max_tokens"] == 50
+    with pytest.raises(InputError, match="--llm-max-tokens"):
+        serve(lambda _: GOOD, max_tokens=0)
 
 
 def test_waits_double_are_capped_and_honour_the_endpoint() -> None:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.helpers.tiny_models import tiny_model
 
 from conceptatlas.base.errors import InputError
 from conceptatlas.llm import BadAnswer, ChatRequest, LLMOptions, Reply, open_llm
 from conceptatlas.llm.local import LocalModel
+from tests.helpers.tiny_models import tiny_model
 
 
 @pytest.fixture(scope="module")

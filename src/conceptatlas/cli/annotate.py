@@ -41,6 +41,7 @@ def annotate(
     llm_timeout: cli_llm.Timeout = 120.0,
     llm_retries: cli_llm.Retries = 5,
     llm_wait: cli_llm.Wait = 1.0,
+    llm_max_tokens: cli_llm.MaxTokens = None,
     llm_price: cli_llm.Price = None,
     llm_cache: cli_llm.Cache = None,
 ) -> None:
@@ -66,6 +67,7 @@ def annotate(
         price=llm_price,
         cache=llm_cache,
         concurrency=concurrency,
+        max_tokens=llm_max_tokens,
     )
     options = AnnotateOptions(
         concept=concept,

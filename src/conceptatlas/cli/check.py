@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _SIGNS = {"fine": "ok  ", "note": "note", "problem": "BAD "}
 _SHOWN_ROWS = 10
+_SHOWN_PAIRS = 3
 
 
 def register(app: typer.Typer) -> None:
@@ -77,7 +78,7 @@ def _print(found: ConceptCheck) -> None:
         ],
         ["label predicted by", "AUROC 3 v 0", "Spearman"],
     )
-    for pair in found.pairs[:5]:
+    for pair in found.pairs[:_SHOWN_PAIRS]:
         say(f"  {pair.similarity:.2f} alike, labels {pair.label_first} and {pair.label_second}:")
         say(f"       {pair.text_first}")
         say(f"       {pair.text_second}")

@@ -23,7 +23,8 @@ BaseUrl = Annotated[
     ),
 ]
 LocalModel = Annotated[
-    str | None, typer.Option("--label-model", help="Run this folder or hub id here instead.", rich_help_panel=_PANEL)
+    str | None,
+    typer.Option("--label-model", help="Run this folder, hub id or `organism` here instead.", rich_help_panel=_PANEL),
 ]
 Device = Annotated[
     str, typer.Option("--device", help="For --label-model: auto, cpu, cuda, mps.", rich_help_panel=_PANEL)
@@ -38,6 +39,9 @@ Wait = Annotated[
 Price = Annotated[
     str | None,
     typer.Option("--llm-price", help="US$ per million prompt,answer tokens: 0.15,0.60.", rich_help_panel=_PANEL),
+]
+MaxTokens = Annotated[
+    int | None, typer.Option("--llm-max-tokens", help="The longest answer in tokens.", rich_help_panel=_PANEL)
 ]
 Cache = Annotated[Path | None, typer.Option("--llm-cache", help="Where answers are kept.", rich_help_panel=_PANEL)]
 Concurrency = Annotated[int, typer.Option("--concurrency", help="Requests under way at once.", rich_help_panel=_PANEL)]
@@ -61,10 +65,15 @@ def llm_options(
     price: str | None,
     cache: Path | None,
     concurrency: int,
+    max_tokens: int | None,
 ) -> LLMOptions:
     """Gather the options of a command."""
     from conceptatlas.llm import LLMOptions
 
+    if local_model == "organism":
+        from conceptatlas.subjects.organism.paths import organism_path
+
+        local_model = str(organism_path())
     return LLMOptions(
         model=model,
         base_url=base_url,
@@ -76,6 +85,7 @@ def llm_options(
         price=price,
         cache_folder=cache,
         concurrency=concurrency,
+        max_tokens=max_tokens,
     )
 
 

@@ -41,7 +41,9 @@ def _rows(check: ConceptCheck) -> Verdict | None:
         return Verdict("fine", "rows", "Every row is usable.")
     missing = f", {check.n_missing} of them without a label" if check.n_missing else ""
     return Verdict(
-        "problem", "rows", f"{len(check.bad_rows)} rows cannot be used{missing}; mend them, or use --skip-bad-rows."
+        "problem",
+        "rows",
+        f"Rows that cannot be used: {len(check.bad_rows)}{missing}; mend them, or use --skip-bad-rows.",
     )
 
 
@@ -74,24 +76,24 @@ def _duplicates(check: ConceptCheck) -> Verdict:
         return Verdict(
             "problem",
             "duplicates",
-            f"{check.duplicates_across} items repeat a text that has another label: one of the two is wrong.",
+            f"Items that repeat a text of another label: {check.duplicates_across}; one of the two labels is wrong.",
         )
     if check.duplicates_within:
         return Verdict(
             "note",
             "duplicates",
-            f"{check.duplicates_within} items repeat an earlier text of the same label; they count twice.",
+            f"Items that repeat an earlier text of the same label: {check.duplicates_within}; they count twice.",
         )
     return Verdict("fine", "duplicates", "No text stands twice.")
 
 
 def _near(check: ConceptCheck) -> Verdict:
-    limit = "" if check.near_complete else "At least "
+    limit = "" if check.near_complete else "at least "
     if check.n_near_across:
         return Verdict(
             "note",
             "near-duplicates",
-            f"{limit}{check.n_near_across} pairs differ in label and hardly in words. Good if meant (minimal pairs "
+            f"Pairs that differ in label and hardly in words: {limit}{check.n_near_across}. Good if meant (minimal pairs "
             "test meaning against words), wrong labels otherwise.",
         )
     partly = "" if check.near_complete else " in the part that was compared"
@@ -104,7 +106,7 @@ def _straddling(check: ConceptCheck) -> Verdict | None:
     return Verdict(
         "note",
         "groups",
-        f"{check.n_near_straddling} pairs of near-duplicates of one label are in different groups, so a hold-out "
+        f"Pairs of near-duplicates of one label in different groups: {check.n_near_straddling}; so a hold-out "
         "item may have its twin in discovery; give twins the same value in a group column.",
     )
 

@@ -90,6 +90,7 @@ class LLM:
         retry: When to try again.
         concurrency: Requests under way at once.
         price: For the cost in the summary.
+        max_tokens: No answer may be longer, whatever a request allows; None leaves it to the request.
         usage: What has been asked so far.
         stopped: Why nothing more is asked, once the endpoint has refused for good or has failed again and again.
     """
@@ -99,6 +100,7 @@ class LLM:
     retry: RetryPolicy = RetryPolicy()
     concurrency: int = 4
     price: Price | None = None
+    max_tokens: int | None = None
     usage: Usage = field(default_factory=Usage)
     stopped: NoAnswer | None = None
 
@@ -167,7 +169,10 @@ class LLM:
             return reason
 
     def _ask(self, ask: Ask[T], *, tries: int) -> T:
-        key = ask.request.key(self.model)
+        asked = ask.request
+        if self.max_tokens is not None:
+            asked = replace(asked, max_tokens=min(self.max_tokens, asked.max_tokens))
+        key = asked.key(self.model)
         if self.cache is not None and ask.cached and (answer := self.cache.get(key)) is not None:
             try:
                 value = ask.read(answer)
@@ -176,7 +181,7 @@ class LLM:
             else:
                 self._count(cached=1)
                 return value
-        request = ask.request
+        request = asked
         for last in (number == tries - 1 for number in range(tries)):
             try:
                 reply = self._attempts(request)
@@ -185,10 +190,10 @@ class LLM:
                 self._count(invalid=1)
                 if last:
                     raise
-                request = replace(ask.request, user=f"{ask.request.user}\n\n{_again(reason)}")
+                request = replace(asked, user=f"{asked.user}\n\n{_again(reason)}")
             else:
                 if self.cache is not None and ask.cached:
-                    self.cache.put(key, reply.text, ask.request.as_dict(self.model))
+                    self.cache.put(key, reply.text, asked.as_dict(self.model))
                 return value
         raise ValueError(f"tries must be at least 1, not {tries}")
 
@@ -231,7 +236,7 @@ class LLM:
         with self._lock:
             self._failures += 1
             if self._failures >= _FAILURES_IN_A_ROW and self.stopped is None:
-                self.stopped = EndpointFailed(f"not asked, since the endpoint keeps failing: {failure}")
+                self.stopped = EndpointFailed(f"the endpoint keeps failing: {failure}")
         return failure
 
     def _count(self, **steps: int) -> None:

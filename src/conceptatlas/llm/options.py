@@ -28,6 +28,7 @@ class LLMOptions:
         concurrency: Requests under way at once.
         cache_folder: Where answers are kept; the user's cache folder where None.
         price: US dollars per million prompt and answer tokens, as ``0.15,0.60``.
+        max_tokens: The longest answer in tokens; by default it depends on the question.
     """
 
     model: str | None = None
@@ -40,6 +41,7 @@ class LLMOptions:
     concurrency: int = 4
     cache_folder: Path | None = None
     price: str | None = None
+    max_tokens: int | None = None
 
     @property
     def folder(self) -> Path:
@@ -70,6 +72,8 @@ def open_llm(options: LLMOptions, *, dry_run: bool = False) -> LLM:
     Raises:
         InputError: The options contradict each other, or a model, key or address is missing or malformed.
     """
+    if options.max_tokens is not None and options.max_tokens < 1:
+        raise InputError(f"--llm-max-tokens is {options.max_tokens}; it must be 1 or more.")
     if options.concurrency < 1 or options.retries < 0 or options.timeout <= 0 or options.first_wait < 0:
         raise InputError("--concurrency and --llm-timeout must be above 0, --llm-retries and --llm-wait 0 or above.")
     return LLM(
@@ -78,6 +82,7 @@ def open_llm(options: LLMOptions, *, dry_run: bool = False) -> LLM:
         retry=RetryPolicy(retries=options.retries, first_wait=options.first_wait),
         concurrency=options.concurrency,
         price=_price(options.price),
+        max_tokens=options.max_tokens,
     )
 
 
