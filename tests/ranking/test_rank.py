@@ -21,7 +21,7 @@ from tests.ranking.synthetic import planted
 
 PROMISED = list(RANKED_COLUMNS)[:28]
 
-LOOSE = {"min_pearson": 0.05, "min_tpr": 0.05, "resplits": 0}
+LOOSE = {"min_pearson": 0.05, "min_tpr": 0.05, "resplits": 0, "baselines": False}
 
 
 def pooled(rec, slug: str, how: str) -> np.ndarray:
@@ -36,7 +36,7 @@ def pooled(rec, slug: str, how: str) -> np.ndarray:
     return np.array([of(p) for p in parts]).astype(np.float32)
 
 
-def slow_ranking(rec, how: str, share: float, options: dict) -> list[dict]:
+def slow_ranking(rec, how: str, share: float, options) -> list[dict]:
     labels, hashes = rec.items["label"].to_numpy().astype(int), rec.items["split_hash"].to_numpy()
     held = holdout_mask(labels, hashes, share=share)
     lines, p_values = [], []
@@ -130,7 +130,7 @@ def test_all_features_holds_whatever_fired_with_the_same_figures(tmp_path):
 
 def test_planted_features_come_back_in_the_right_order(tmp_path):
     rec = planted(tmp_path / "rec", n=400)
-    ranking = ca.rank(rec, pool="final", min_tpr=0.1, permutations=200, resplits=0)
+    ranking = ca.rank(rec, pool="final", min_tpr=0.1, permutations=200, resplits=0, baselines=False)
     assert ranking.features.select("slug", "feature_id").rows()[:3] == [("sae_0", 0), ("sae_0", 1), ("sae_0", 2)]
     best = ranking.features.row(0, named=True)
     assert best["p_max"] == pytest.approx(1 / 201)
@@ -184,7 +184,17 @@ def test_keys_carry_the_slug_where_two_saes_share_layer_and_l0(tmp_path):
 
 def test_nothing_passes_exits_0_with_a_header_and_the_nearest_misses(tmp_path):
     planted(tmp_path / "rec", strengths=())
-    done = invoke("rank", tmp_path / "rec", "--out", tmp_path / "out", "--permutations", 10, "--min-pearson", 0.99)
+    done = invoke(
+        "rank",
+        tmp_path / "rec",
+        "--out",
+        tmp_path / "out",
+        "--no-baselines",
+        "--permutations",
+        10,
+        "--min-pearson",
+        0.99,
+    )
     assert done.code == 0, done.stderr
     text = (tmp_path / "out" / "ranked_features.csv").read_text()
     assert text.count("\n") == 1
@@ -293,7 +303,7 @@ def test_absent_grades_are_left_out_and_said(tmp_path):
     labels = np.array([1, 2] * 30)
     x = np.maximum(rng.normal(0, 1, (60, 4)) + 2 * labels[:, None] * [1, 0, 0, 0], 0)
     rec = write_synthetic_recording(tmp_path / "rec", {"s": x}, labels.tolist(), [1] * 60)
-    ranking = ca.rank(rec, permutations=0, min_tpr=0.3, resplits=0)
+    ranking = ca.rank(rec, permutations=0, min_tpr=0.3, resplits=0, baselines=False)
     assert ranking.features["feature_id"][0] == 0
     assert ranking.features["mean_label_0"].null_count() == ranking.features.height
     assert "compare grade 2 against grade 1" in ranking.facts["warnings"][0]

@@ -36,9 +36,11 @@ def fit_logistic(x: npt.NDArray[np.floating], y: npt.NDArray[np.bool_], *, c: fl
     x = x.astype(np.float64)
     if x.shape[1] > 2 * len(x):
         # w lies in the span of the items: rotate to it (the penalty does not change), fit there, rotate back.
-        left, singular, right = np.linalg.svd(x, full_matrices=False)
-        inner = fit_logistic(left * singular, y, c=c)
-        return Logistic(inner.weights @ right, inner.intercept)
+        values, vectors = np.linalg.eigh(x @ x.T)
+        some = values > 1e-12 * max(float(values[-1]), 0.0)
+        root, vectors = np.sqrt(values[some]), vectors[:, some]
+        inner = fit_logistic(vectors * root, y, c=c)
+        return Logistic(x.T @ (vectors @ (inner.weights / root)), inner.intercept)
     design = np.column_stack([x, np.ones(len(x))])
     penalty = np.append(np.full(x.shape[1], 1 / c), 0.0)
     w = np.zeros(design.shape[1])

@@ -56,8 +56,12 @@ class Ranking:
     path: Path | None = None
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> Ranking:
+    def open(cls, path: str | os.PathLike[str], *, read_all: bool = True) -> Ranking:
         """Open the ranking in the folder ``path``.
+
+        Args:
+            path: The folder.
+            read_all: Read the table of all features, too; without it ``all`` is empty, which opens at once.
 
         Raises:
             InputError: There is none, or a file of it is damaged.
@@ -70,7 +74,7 @@ class Ranking:
             )
         try:
             features = pl.read_csv(folder / RANKED_FILE, schema_overrides=RANKED_COLUMNS)
-            table = pl.read_parquet(folder / ALL_FILE)
+            table = pl.read_parquet(folder / ALL_FILE) if read_all else pl.DataFrame()
         except (OSError, pl.exceptions.PolarsError) as error:
             raise InputError(f"The ranking in {folder} is damaged ({error}); rank again.") from error
         near = folder / NEAR_FILE

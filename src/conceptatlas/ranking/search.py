@@ -19,7 +19,7 @@ from conceptatlas.ranking.kernels import F64
 from conceptatlas.ranking.null import F32, Permutations, extreme_correlations
 from conceptatlas.ranking.options import RankOptions
 from conceptatlas.ranking.scoring import FIGURES, score_columns
-from conceptatlas.recording import Recording
+from conceptatlas.recording import Recording, SparseColumns
 
 # Entries per chunk: its arrays stay in the cache, and memory does not grow with the recording.
 CHUNK_ENTRIES = 1 << 18
@@ -45,20 +45,27 @@ class Source:
         self.recording = recording
         self.pool = pool
         self._rows = RowMap.build(recording.item_of_row, recording.final_rows)
+        self._opened: dict[int, SparseColumns] = {}
+
+    def _columns(self, number: int) -> SparseColumns:
+        """Return the memory-mapped columns of the SAE of this number, opened (and checked) once."""
+        if number not in self._opened:
+            self._opened[number] = self.recording.columns(self.recording.saes[number].slug)
+        return self._opened[number]
 
     def chunks(self, numbers: Sequence[int] | None = None) -> list[Chunk]:
         """Return the columns of all SAEs (or of those of these numbers), cut by ``CHUNK_ENTRIES``."""
         out = []
-        for number, sae in enumerate(self.recording.saes):
+        for number in range(len(self.recording.saes)):
             if numbers is not None and number not in numbers:
                 continue
-            indptr = self.recording.columns(sae.slug).indptr
+            indptr = self._columns(number).indptr
             out += [Chunk(number, start, stop) for start, stop in column_chunks(indptr, CHUNK_ENTRIES)]
         return out
 
     def load(self, chunk: Chunk) -> ItemColumns:
         """Return the scores of a chunk's features."""
-        stored = self.recording.columns(self.recording.saes[chunk.sae].slug)
+        stored = self._columns(chunk.sae)
         indptr = np.asarray(stored.indptr[chunk.start : chunk.stop + 1])
         part = slice(int(indptr[0]), int(indptr[-1]))
         rows, values = np.asarray(stored.rows[part]), np.asarray(stored.values[part])
