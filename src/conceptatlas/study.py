@@ -35,6 +35,7 @@ class StudyConfig(BaseModel):
         record: Options of ``conceptatlas record``.
         rank: Options of ``conceptatlas rank``.
         trace: Options of ``conceptatlas trace``; ``false`` leaves the stage out.
+        effect: Options of ``conceptatlas effect``; left out unless given (``{}`` or ``true`` takes the defaults).
         report: Options of ``conceptatlas report``.
     """
 
@@ -48,6 +49,7 @@ class StudyConfig(BaseModel):
     record: dict[str, Any] = {}
     rank: dict[str, Any] = {}
     trace: dict[str, Any] | bool = {}
+    effect: dict[str, Any] | bool = False
     report: dict[str, Any] = {}
 
     @field_validator("saes", mode="before")
@@ -130,6 +132,17 @@ def _run_trace(study: Study, options: Mapping[str, Any]) -> None:
     _trace_function()(ranking, recording, study.stage_folder("trace"), **options)
 
 
+def _effect_function() -> Callable[..., Any]:
+    from conceptatlas.views import effect
+
+    return effect
+
+
+def _run_effect(study: Study, options: Mapping[str, Any]) -> None:
+    folder = study.stage_folder
+    _effect_function()(folder("rank"), folder("record"), folder("effect"), **options)
+
+
 def _report_function() -> Callable[..., Any]:
     from conceptatlas.views import report
 
@@ -144,7 +157,8 @@ STAGES: dict[str, Stage] = {
     "record": Stage("rec", (), _record_function, _run_record),
     "rank": Stage("rank", ("record",), _rank_function, _run_rank),
     "trace": Stage("trace", ("record", "rank"), _trace_function, _run_trace),
-    "report": Stage(".", ("record", "rank", "trace"), _report_function, _run_report),
+    "effect": Stage("effect", ("record", "rank"), _effect_function, _run_effect),
+    "report": Stage(".", ("record", "rank", "trace", "effect"), _report_function, _run_report),
 }
 
 
@@ -204,7 +218,7 @@ def _check_options(name: str, stage: Stage, options: Mapping[str, Any]) -> None:
 
 
 def fingerprints(study: Study) -> dict[str, str]:
-    """Return the fingerprint of each stage that the study has: options, what it reads, and for the first stage the data."""
+    """Return the fingerprint of each stage that the study has."""
     from conceptatlas import __version__
     from conceptatlas.concepts import load_concept
 

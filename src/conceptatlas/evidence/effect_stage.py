@@ -153,7 +153,10 @@ def measure_effects(
         raise InputError(f"A dose of {alpha:g} mean residual norms is not between 0 and 10; try 0.4.")
     features = features_of_ranking(ranking, rec, top_n=top_n)
     if not features:
-        raise InputError("The ranking holds no feature, so there is nothing to steer; rank again with other filters.")
+        raise InputError(
+            "The ranking holds no feature, so there is nothing to steer; rank again with other filters (--min-pearson 0.2, "
+            "or --pool max)."
+        )
     subject = load_subject(rec.manifest.subject.location or rec.manifest.subject.id, device=device)
     where = Readout(readout, append).settled(subject)
     words = list(targets) if targets else default_targets(rec)
