@@ -35,6 +35,13 @@ _PUBLIC: dict[str, str] = {
     "record": "conceptatlas.recording",
     "trace": "conceptatlas.views",
     "report": "conceptatlas.views",
+    "ProbeRun": "conceptatlas.probes",
+    "Sweep": "conceptatlas.probes",
+    "compare_probes": "conceptatlas.probes",
+    "predict_probe": "conceptatlas.probes",
+    "prepare_probe": "conceptatlas.probes",
+    "sweep_probes": "conceptatlas.probes",
+    "train_probe": "conceptatlas.probes",
 }
 
 __all__ = ["__version__", *_PUBLIC]

@@ -191,7 +191,7 @@ def test_the_hook_is_asked_for_where_there_are_several(tmp_path):
 REFUSED = [
     (
         {"strategy": "hidden-to-concept", "layers": "1,7"},
-        r"^Layer 7 of the hidden states were not recorded; recorded: 0-2\.",
+        r"^No hidden states of layer 7 were recorded; recorded: 0-2\.",
     ),
     ({"strategy": "hidden-to-concept"}, r"^hidden-to-concept needs --layer or --layers; recorded: 0-2\."),
     (
@@ -201,7 +201,7 @@ REFUSED = [
     ({"strategy": "hidden-to-feature"}, r"^hidden-to-feature needs the feature to predict; give --target-layer"),
     (
         {"strategy": "hidden-to-feature", "target_layer": 9, "target_feature": 1},
-        r"^Layer 9 of the SAEs was not recorded; recorded: 0-2",
+        r"^No SAEs of layer 9 were recorded; recorded: 0-2",
     ),
     (
         {"strategy": "hidden-to-feature", "target_layer": 1, "target_feature": 30},
@@ -235,7 +235,7 @@ REFUSED = [
         r"pools nothing; leave --pool max out",
     ),
     ({"strategy": "feature-to-concept", "k": 0}, r"^--k is the number of features to choose, at least 1, and 0"),
-    ({"strategy": "feature-to-concept", "layers": 5}, r"^Layer 5 of the SAEs was not recorded; recorded: 0-2"),
+    ({"strategy": "feature-to-concept", "layers": 5}, r"^No SAEs of layer 5 were recorded; recorded: 0-2"),
     ({"strategy": "feature-to-concept", "cv_folds": 200}, r"training items or groups for 200 folds"),
 ]
 

@@ -48,6 +48,6 @@ def test_numbers_and_text_mean_the_same():
 
 def test_what_was_not_recorded_is_listed():
     with pytest.raises(
-        InputError, match=r"^Layers 4,9 of the hidden states were not recorded; recorded: 0-2,7\. Choose among these"
+        InputError, match=r"^No hidden states of layers 4,9 were recorded; recorded: 0-2,7\. Choose among these"
     ):
-        require_recorded([1, 4, 9], {0, 1, 2, 7}, what="hidden states were")
+        require_recorded([1, 4, 9], {0, 1, 2, 7}, what="hidden states")

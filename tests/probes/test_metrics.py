@@ -83,11 +83,11 @@ def test_the_bootstrap_draws_whole_groups():
     right = np.repeat([1, 1, 1, 1, 1, 1, 1, 0, 0, 0], 10)
     outcome = metrics.Outcome(np.ones(100), right.astype(float))
     rng = np.random.default_rng(0)
-    low, high = metrics.interval(metrics.accuracy, outcome, np.repeat(np.arange(10), 10), resamples=20000, rng=rng)
+    low, high = metrics.interval(metrics.accuracy, outcome, np.repeat(np.arange(10), 10), resamples=4000, rng=rng)
     exact = stats.binom(10, 0.7)
     assert low == pytest.approx(exact.ppf(0.025) / 10, abs=0.101)
     assert high == pytest.approx(exact.ppf(0.975) / 10, abs=0.101)
-    low_items, _ = metrics.interval(metrics.accuracy, outcome, np.arange(100), resamples=20000, rng=rng)
+    low_items, _ = metrics.interval(metrics.accuracy, outcome, np.arange(100), resamples=4000, rng=rng)
     assert low_items > low + 0.1
 
 

@@ -254,7 +254,7 @@ def test_the_row_space_gives_the_same_probe(n_classes, C):
     slow.fit(X, y)
     assert fast.coef_.shape == slow.coef_.shape
     scale = np.abs(slow.coef_).max()
-    np.testing.assert_allclose(fast.coef_, slow.coef_, atol=1e-4 * scale)
+    np.testing.assert_allclose(fast.coef_, slow.coef_, atol=1e-3 * scale)
     fresh = rng.normal(size=(50, 300))
     np.testing.assert_allclose(fast.predict_proba(fresh), slow.predict_proba(fresh), atol=1e-3)
     assert fast.n_features_in_ == 300

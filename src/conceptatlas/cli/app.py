@@ -32,6 +32,8 @@ COMMAND_MODULES: tuple[str, ...] = (
     "trace",
     "effect",
     "report",
+    "explore",
+    "probe",
     "catalog",
     "images",
 )

@@ -76,7 +76,7 @@ def _searched_saes(rec: Recording, options: PrepareOptions) -> list[RecordedSAE]
     if options.layers is None:
         saes = rec.saes
     else:
-        require_recorded(options.layers, {sae.layer for sae in rec.saes}, what="SAEs was")
+        require_recorded(options.layers, {sae.layer for sae in rec.saes}, what="SAEs")
         saes = [sae for sae in rec.saes if sae.layer in options.layers]
     if not saes:
         raise InputError(f"{rec.path} holds no SAE; record again with --saes.")

@@ -63,6 +63,6 @@ def require_recorded(asked: Iterable[int], recorded: Collection[int], *, what: s
         have = format_layers(recorded) if recorded else "none"
         plural = "s" if len(missing) > 1 else ""
         raise InputError(
-            f"Layer{plural} {format_layers(missing)} of the {what} not recorded; recorded: {have}. "
-            "Choose among these, or record again with the site in --hidden-sites."
+            f"No {what} of layer{plural} {format_layers(missing)} were recorded; recorded: {have}. "
+            "Choose among these, or record again with what is missing."
         )

@@ -129,6 +129,8 @@ def common_keys(rec: Recording, options: PrepareOptions, samples: Samples, y: np
         "meta_concept": np.array(manifest.concept.name),
         "meta_concept_hash": np.array(manifest.concept.data_hash),
         "meta_model": np.array(manifest.subject.id),
+        "meta_model_location": np.array(manifest.subject.location or manifest.subject.id),
+        "meta_sae_specs": np.array([str(spec) for spec in manifest.request.get("saes", [])], dtype=np.str_),
         "meta_model_revision": np.array(manifest.subject.revision or ""),
         "meta_model_dtype": np.array(manifest.subject.dtype),
         "meta_fragments": np.array(manifest.options.fragments),

@@ -113,7 +113,7 @@ def pick_sites(rec: Recording, layers: list[int], *, hook: str | None = None) ->
         InputError: A layer was not recorded; the sentence lists those that were.
     """
     have = hidden_layers(rec, hook=hook)
-    require_recorded(layers, have, what="hidden states were")
+    require_recorded(layers, have, what="hidden states")
     return [have[layer] for layer in layers]
 
 
@@ -212,7 +212,7 @@ def find_sae(rec: Recording, *, layer: int | None, sae: str | None) -> RecordedS
     if layer is None:
         fitting = rec.saes
     else:
-        require_recorded([layer], {each.layer for each in rec.saes}, what="SAEs was")
+        require_recorded([layer], {each.layer for each in rec.saes}, what="SAEs")
         fitting = [each for each in rec.saes if each.layer == layer]
     if len(fitting) > 1:
         names = ", ".join(each.slug for each in fitting)

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from conceptatlas.base.errors import InputError, WorkError, unknown_name
-from conceptatlas.base.files import TEMP_PREFIX, ensure_folder, read_json, sha256_of
+from conceptatlas.base.files import TEMP_PREFIX, ensure_folder, read_json, sha256_of, write_text
 from conceptatlas.probes.config import ProbeConfig, load_config
 
 if TYPE_CHECKING:
@@ -135,6 +135,28 @@ def find_versions(runs: str | os.PathLike[str], names: list[str] | None = None) 
             raise unknown_name("version", name, there)
         chosen.append(ProbeRun.open(Path(runs) / (name if name in there else short[0])))
     return chosen
+
+
+def new_config(runs: str | os.PathLike[str], source: str, out: str | os.PathLike[str]) -> ProbeConfig:
+    """Copy the configuration of a version to a file to be edited, with the version as its ``parent``.
+
+    Args:
+        runs: The folder of versions.
+        source: ``v2_x``, or ``v2``.
+        out: The YAML file to write.
+
+    Raises:
+        InputError: There is no such version, or ``out`` is there already.
+    """
+    path = Path(out)
+    if path.exists():
+        raise InputError(f"{path} is there already; choose another --out, so that nothing is overwritten.")
+    if not path.parent.is_dir():
+        raise InputError(f"There is no folder {path.parent}; make it, or choose another --out.")
+    (run,) = find_versions(runs, [source])
+    config = run.config.model_copy(update={"parent": run.version})
+    write_text(path, config.to_yaml())
+    return config
 
 
 @dataclass(frozen=True)
