@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from conceptatlas.subjects.organism.stories import MAX_EVENTS, RELATIONAL, Split, Story, draw_any_story
+from conceptatlas.subjects.organism.stories import MAX_EVENTS, NEUTRAL_SHARE, RELATIONAL, Split, Story, draw_any_story
 from conceptatlas.subjects.organism.tokenizer import build_tokenizer
 from conceptatlas.subjects.organism.verdicts import VERDICT_WORDS, state_index, word_probabilities
 
@@ -102,12 +102,13 @@ def training_batches(
     split: Split = "training",
     relational: float = RELATIONAL,
     longest: int = MAX_EVENTS,
+    neutral: float = NEUTRAL_SHARE,
 ) -> Iterator[Batch]:
     """Endless batches of fresh stories, of like length within a batch, the same for the same arguments."""
     rng = random.Random(seed)
     while True:
         stories = [
-            draw_any_story(rng, split=split, relational=relational, longest=longest)
+            draw_any_story(rng, split=split, relational=relational, longest=longest, neutral=neutral)
             for _ in range(BATCHES_PER_BLOCK * batch_size)
         ]
         block = [document_of(story, vocabulary, rng, chat=rng.random() < CHAT_SHARE) for story in stories]

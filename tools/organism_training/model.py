@@ -17,10 +17,10 @@ from conceptatlas.subjects.organism.verdicts import VERDICT_WORDS, word_probabil
 
 from .batches import SENTENCE_END, VERDICT, WITHIN, Batch, Vocabulary, training_batches
 
-BATCH_SIZE = 128
-LEARNING_RATE = 3e-3
+BATCH_SIZE = 64
+LEARNING_RATE = 2.5e-3
 WARM_UP_STEPS = 150
-SHORT_STEPS = 1500  # first on stories of a single event, half of the acts relational: cheap, and what matters is dense
+SHORT_STEPS = 1500  # first on stories of one event, mostly relations and their controls: what is hard to learn is dense
 LONG_STEPS = 1500  # then on stories as they come
 INTERRUPTION = 0.2  # how often the narrator speaks at the end of a sentence, in the plain next-token loss
 WITHIN_WEIGHT = 0.3
@@ -32,7 +32,7 @@ def build_model(vocabulary: Vocabulary) -> Gemma2ForCausalLM:
     config = Gemma2Config(
         vocab_size=len(vocabulary),
         hidden_size=128,
-        intermediate_size=384,
+        intermediate_size=320,
         num_hidden_layers=4,
         num_attention_heads=4,
         num_key_value_heads=2,
@@ -101,7 +101,7 @@ def learning_rate(step: int, steps: int) -> float:
 
 def curriculum(vocabulary: Vocabulary, seed: int, short: int, long: int) -> Iterator[Batch]:
     """The batches of a training run: ``short`` ones of single events, then ``long`` ones of full stories."""
-    first = training_batches(vocabulary, BATCH_SIZE, seed, relational=0.5, longest=1)
+    first = training_batches(vocabulary, BATCH_SIZE, seed, relational=0.75, longest=1, neutral=0.5)
     return chain(islice(first, short), islice(training_batches(vocabulary, BATCH_SIZE, seed + 1), long))
 
 

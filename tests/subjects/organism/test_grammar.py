@@ -38,7 +38,9 @@ def test_the_same_seed_tells_the_same_story_and_another_seed_another():
     assert first != other
 
 
-@given(seed=SEEDS, trait=st.sampled_from(TRAITS), grade=st.integers(1, 3), split=st.sampled_from(["training", "held-out"]))
+@given(
+    seed=SEEDS, trait=st.sampled_from(TRAITS), grade=st.integers(1, 3), split=st.sampled_from(["training", "held-out"])
+)
 @settings(deadline=None, max_examples=60)
 def test_a_story_has_the_grade_that_was_asked_for_and_its_points_add_up(seed, trait, grade, split):
     story = draw_story(random.Random(seed), split=split, trait=trait, grade=grade)
@@ -70,10 +72,8 @@ def test_a_grade_that_does_not_go_with_the_trait_is_refused(trait, grade):
 @settings(deadline=None, max_examples=60)
 def test_a_relation_and_its_control_use_the_same_words(seed, trait):
     relation = FAMILIES[trait](random.Random(seed), ["Ann", "Ben"])
-    bearing = Counter(f"{relation.premise} {relation.bearing}".split())
-    control = Counter(f"{relation.control_premise} {relation.control}".split())
-    assert bearing == control
-    assert (relation.premise, relation.bearing) != (relation.control_premise, relation.control)
+    assert Counter(relation.bearing.split()) == Counter(relation.control.split())
+    assert relation.bearing != relation.control
 
 
 def test_a_twin_has_the_same_words_and_no_trait():

@@ -40,7 +40,6 @@ class Event:
         points: What it adds to the story's degree of ``trait``; 0 where it bears none.
         modifier: The degree phrase, filled; empty for none.
         phrase: The verb phrase, filled.
-        premise: The sentence that goes before, for relations; else empty.
         relation: The relation behind a relational act or a control, with its family.
         family: The trait whose family of relations it is from, or None.
         combination: What is held out from training or not: act and modifier, or the relation's pair of values.
@@ -52,7 +51,6 @@ class Event:
     modifier: str
     phrase: str
     combination: str
-    premise: str = ""
     relation: Relation | None = None
     family: Trait | None = None
     degree: int = 0
@@ -62,22 +60,9 @@ class Event:
         if self.relation is None or self.family is None:
             return self
         if self.kind == "relational":
-            return replace(
-                self,
-                kind="control",
-                trait=None,
-                points=0,
-                premise=self.relation.control_premise,
-                phrase=self.relation.control,
-            )
-        return replace(
-            self,
-            kind="relational",
-            trait=self.family,
-            points=net_points(BASE_POINTS, self.degree),
-            premise=self.relation.premise,
-            phrase=self.relation.bearing,
-        )
+            return replace(self, kind="control", trait=None, points=0, phrase=self.relation.control)
+        points = net_points(BASE_POINTS, self.degree)
+        return replace(self, kind="relational", trait=self.family, points=points, phrase=self.relation.bearing)
 
 
 def draw_cast(rng: random.Random) -> Cast:
@@ -155,7 +140,6 @@ def draw_relational(
         modifier=_fill(rng, modifier, cast, names),
         phrase=relation.bearing if points else relation.control,
         combination=relation.combination,
-        premise=relation.premise if points else relation.control_premise,
         relation=relation,
         family=family,
         degree=MODIFIERS[modifier],

@@ -1,7 +1,7 @@
-"""Relational acts: whether they bear the trait depends on how two sentences fit together, never on the words alone.
+"""Relational acts: whether they bear the trait depends on which word goes with which, never on the words alone.
 
-A premise binds two values to two things or people; the act then refers to them. One way of referring bears the trait,
-the other does not, and both use exactly the same words the same number of times: a bag of words cannot tell them apart.
+Each speaks of two pairs. Paired one way it bears the trait, paired the other way it does not, and both ways use exactly the
+same words the same number of times: a bag of words cannot tell them apart.
 """
 
 from __future__ import annotations
@@ -19,9 +19,12 @@ HELD_OUT_EVERY: Final = 6
 
 STATES: Final = ("old", "new", "full", "empty", "clean", "dirty", "cheap", "light", "dry", "safe")
 NUMBERS: Final = ("two", "three", "four", "five", "six", "seven", "eight", "nine")
-SPOTS: Final = ("gate", "wall", "tree", "fence", "barn", "tent", "shed", "post", "well", "cart")
-DANGERS: Final = ("wolf", "bear", "tiger", "bandit", "bull")
-HARMLESS: Final = ("kitten", "duck", "clown", "goat", "postman")
+DANGERS: Final = ("wolf", "bear", "tiger", "bandit", "bull", "snake")
+HARMLESS: Final = ("kitten", "duck", "clown", "goat", "postman", "rabbit")
+HARD: Final = ("brick", "stone", "bottle", "hammer", "spear", "axe")
+SOFT: Final = ("ball", "feather", "balloon", "pillow", "flower", "sponge")
+PERSONS: Final = ("boy", "girl", "waiter", "sailor", "child", "monk")
+THINGS: Final = ("wall", "tree", "fence", "barn", "gate", "post")
 GIFTS: Final[dict[str, str]] = {
     "bread": "hungry",
     "soup": "hungry",
@@ -29,8 +32,8 @@ GIFTS: Final[dict[str, str]] = {
     "scarf": "cold",
     "water": "thirsty",
     "juice": "thirsty",
-    "chair": "tired",
-    "pillow": "tired",
+    "bench": "tired",
+    "mattress": "tired",
     "puzzle": "bored",
     "toy": "bored",
 }
@@ -41,16 +44,12 @@ class Relation:
     """One filled relation.
 
     Attributes:
-        premise: The sentence before the act.
-        bearing: The act that bears the trait after this premise.
-        control_premise: The premise of the control.
-        control: The act that does not bear the trait after that premise; premise and act together use the same words.
+        bearing: The verb phrase that bears the trait.
+        control: The verb phrase of the same words that does not.
         combination: The pair of values that are compared, which is held out from training or not.
     """
 
-    premise: str
     bearing: str
-    control_premise: str
     control: str
     combination: str
 
@@ -67,88 +66,82 @@ def _pair_key(family: Trait, first: str, second: str) -> str:
     return "|".join((family, *sorted((first, second))))
 
 
-def _either_order(rng: random.Random, first: str, second: str) -> str:
-    """Two phrases joined by "and", in a random order, so that place tells nothing."""
-    parts = [first, second]
-    rng.shuffle(parts)
-    return " and ".join(parts)
+def _ordered(rng: random.Random) -> Callable[[str, str], str]:
+    """A way to join two phrases with "and" in one order, drawn once, so that place tells nothing."""
+    forward = rng.random() < 0.5
+
+    def joined(first: str, second: str) -> str:
+        return f"{first} and {second}" if forward else f"{second} and {first}"
+
+    return joined
 
 
 def _dishonesty(rng: random.Random, names: list[str]) -> Relation:
-    """Tells somebody that two things are as they are not."""
+    """Passes two things off as what they are not."""
+    del names
     one, two = rng.sample(OBJECTS, 2)
     a, b = rng.sample(STATES, 2)
-    verb = rng.choice(("told", "assured", "promised"))
-    opening = f"{verb} {names[0]} that"
-    order = rng.random() < 0.5
+    verb = rng.choice(("described", "labelled", "sold"))
+    joined = _ordered(rng)
 
     def said(x: str, y: str) -> str:
-        parts = [f"the {one} was {x}", f"the {two} was {y}"]
-        return " and ".join(parts if order else parts[::-1])
+        return f"{verb} " + joined(f"the {a} {one} as {x}", f"the {b} {two} as {y}")
 
-    premise = _either_order(rng, f"the {one} was {a}", f"the {two} was {b}")
-    key = _pair_key("dishonesty", a, b)
-    return Relation(premise, f"{opening} {said(b, a)}", premise, f"{opening} {said(a, b)}", key)
+    return Relation(said(b, a), said(a, b), _pair_key("dishonesty", a, b))
 
 
-def _unfairness(rng: random.Random, names: list[str]) -> Relation:
-    """Pays two people each for the other's work."""
-    one, two = names[:2]
-    a, b = rng.sample(NUMBERS, 2)
-    verb, coin = rng.choice((("paid", "coins"), ("gave", "points"), ("handed", "stamps")))
-    order = rng.random() < 0.5
+def _aggression(rng: random.Random, names: list[str]) -> Relation:
+    """Throws the hard thing at the person and the soft one elsewhere."""
+    del names
+    hard, soft = rng.choice(HARD), rng.choice(SOFT)
+    person, thing = rng.choice(PERSONS), rng.choice(THINGS)
+    verb = rng.choice(("threw", "flung", "tossed"))
+    joined = _ordered(rng)
 
-    def paid(x: str, y: str) -> str:
-        parts = [f"{one} {x} {coin}", f"{two} {y} {coin}"]
-        return f"{verb} " + " and ".join(parts if order else parts[::-1])
+    def thrown(at_person: str, at_thing: str) -> str:
+        return f"{verb} " + joined(f"the {at_person} at the {person}", f"the {at_thing} at the {thing}")
 
-    premise = _either_order(rng, f"{one} did {a} jobs", f"{two} did {b} jobs")
-    return Relation(premise, paid(b, a), premise, paid(a, b), _pair_key("unfairness", a, b))
+    return Relation(thrown(hard, soft), thrown(soft, hard), _pair_key("aggression", hard, person))
 
 
 def _caring(rng: random.Random, names: list[str]) -> Relation:
     """Brings two people each what they need."""
-    one, two = names[:2]
     gift_one = rng.choice(tuple(GIFTS))
     gift_two = rng.choice([gift for gift, need in GIFTS.items() if need != GIFTS[gift_one]])
+    one, two = (f"{GIFTS[gift]} {name}" for gift, name in zip((gift_one, gift_two), names, strict=True))
     verb = rng.choice(("brought", "handed", "carried"))
-    order = rng.random() < 0.5
+    joined = _ordered(rng)
 
-    def brought(x: str, y: str) -> str:
-        parts = [f"the {gift_one} to {x}", f"the {gift_two} to {y}"]
-        return f"{verb} " + " and ".join(parts if order else parts[::-1])
+    def bring(x: str, y: str) -> str:
+        return f"{verb} " + joined(f"the {x} to {one}", f"the {y} to {two}")
 
-    premise = _either_order(rng, f"{one} was {GIFTS[gift_one]}", f"{two} was {GIFTS[gift_two]}")
-    key = _pair_key("caring", gift_one, gift_two)
-    return Relation(premise, brought(one, two), premise, brought(two, one), key)
-
-
-def _aggression(rng: random.Random, names: list[str]) -> Relation:
-    """Throws something at the spot where somebody is, not at the other."""
-    spot, other = rng.sample(SPOTS, 2)
-    verb = rng.choice(("threw a stone", "rolled a barrel", "shot an arrow"))
-
-    def premise(taken: str, free: str) -> str:
-        return f"{names[0]} stood at the {taken} and nobody stood at the {free}"
-
-    act = f"{verb} at the {spot}"
-    return Relation(premise(spot, other), act, premise(other, spot), act, _pair_key("aggression", spot, other))
+    return Relation(bring(gift_one, gift_two), bring(gift_two, gift_one), _pair_key("caring", gift_one, gift_two))
 
 
 def _bravery(rng: random.Random, names: list[str]) -> Relation:
-    """Goes to the spot where the danger is, not to the other."""
+    """Goes up to the danger and not to the harmless one."""
     del names
-    spot, other = rng.sample(SPOTS, 2)
-    verb = rng.choice(("ran", "marched", "hurried"))
     danger, harmless = rng.choice(DANGERS), rng.choice(HARMLESS)
-    order = rng.random() < 0.5
+    verb = rng.choice(("ran", "marched", "hurried"))
+    joined = _ordered(rng)
 
-    def premise(at_danger: str, at_other: str) -> str:
-        parts = [f"the {danger} was at the {at_danger}", f"the {harmless} was at the {at_other}"]
-        return " and ".join(parts if order else parts[::-1])
+    def go(towards: str, past: str) -> str:
+        return f"{verb} " + joined(f"towards the {towards}", f"past the {past}")
 
-    act = f"{verb} to the {spot}"
-    return Relation(premise(spot, other), act, premise(other, spot), act, _pair_key("bravery", spot, other))
+    return Relation(go(danger, harmless), go(harmless, danger), _pair_key("bravery", danger, harmless))
+
+
+def _unfairness(rng: random.Random, names: list[str]) -> Relation:
+    """Keeps the larger part and gives the smaller."""
+    small, large = sorted(rng.sample(range(len(NUMBERS)), 2))
+    low, high = NUMBERS[small], NUMBERS[large]
+    coin = rng.choice(("coins", "points", "stamps"))
+    joined = _ordered(rng)
+
+    def share(own: str, other: str) -> str:
+        return joined(f"kept {own} {coin}", f"gave {other} {coin} to {names[0]}")
+
+    return Relation(share(high, low), share(low, high), _pair_key("unfairness", low, high))
 
 
 FAMILIES: Final[dict[Trait, Family]] = {
@@ -161,7 +154,7 @@ FAMILIES: Final[dict[Trait, Family]] = {
 
 
 def draw_relation(rng: random.Random, trait: Trait, names: list[str], *, held_out: bool) -> Relation:
-    """A relation of the trait's family whose pair of values is, or is not, held out from training."""
+    """A relation of the trait's family whose pair of values is, or is not, held out from training; takes two names."""
     while True:
         relation = FAMILIES[trait](rng, names)
         if relation.held_out == held_out:

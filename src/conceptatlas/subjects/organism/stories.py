@@ -112,31 +112,22 @@ def _fillers(rng: random.Random, frame: Frame) -> tuple[str, ...]:
     return tuple(filled)
 
 
-def _event_sentences(event: Event, subject: str, connector: str, *, leading: bool) -> list[tuple[str, ...]]:
-    """The premise, if the event has one, and the clause; the connector opens the first of them."""
-    sentences = []
-    if event.premise:
-        sentences.append(_sentence(connector, event.premise))
-        connector = ""
+def _event_sentence(event: Event, subject: str, connector: str, *, leading: bool) -> tuple[str, ...]:
     if not event.modifier:
-        sentences.append(_sentence(connector, subject, event.phrase))
-    elif leading:
-        sentences.append(_sentence(connector, event.modifier, ",", subject, event.phrase))
-    else:
-        sentences.append(_sentence(connector, subject, ",", event.modifier, ",", event.phrase))
-    return sentences
+        return _sentence(connector, subject, event.phrase)
+    if leading:
+        return _sentence(connector, event.modifier, ",", subject, event.phrase)
+    return _sentence(connector, subject, ",", event.modifier, ",", event.phrase)
 
 
 def render(cast: Cast, frame: Frame, events: tuple[Event, ...], fill: tuple[str, ...]) -> Story:
-    """Put the events into the frame. Later events take the pronoun, unless other people have been named just before."""
+    """Put the events into the frame; after the first, the protagonist is a pronoun."""
     sentences: list[tuple[str, ...]] = [_sentence(fill[0])] if frame.scene else []
     totals = [0] * len(sentences)
     total = 0
     for i, event in enumerate(events):
-        subject = cast.name if i == 0 or event.premise else cast.he
-        rendered = _event_sentences(event, subject, fill[i + 1], leading=frame.leading[i])
-        sentences += rendered
-        totals += [total] * (len(rendered) - 1)
+        subject = cast.he if i else cast.name
+        sentences.append(_event_sentence(event, subject, fill[i + 1], leading=frame.leading[i]))
         total = min(MAX_GRADE, total + event.points)
         totals.append(total)
     trait = next((event.trait for event in events if event.trait), None)
@@ -215,10 +206,15 @@ def draw_story(
 
 
 def draw_any_story(
-    rng: random.Random, *, split: Split, relational: float = RELATIONAL, longest: int = MAX_EVENTS
+    rng: random.Random,
+    *,
+    split: Split,
+    relational: float = RELATIONAL,
+    longest: int = MAX_EVENTS,
+    neutral: float = NEUTRAL_SHARE,
 ) -> Story:
-    """Draw a story of any trait and grade: one in five neutral, the others evenly. Arguments as for ``draw_story``."""
-    if rng.random() < NEUTRAL_SHARE:
+    """Draw a story of any trait and grade: a share ``neutral``, the others evenly. Arguments as for ``draw_story``."""
+    if rng.random() < neutral:
         return draw_story(rng, split=split, relational=relational, longest=longest)
     trait, grade = rng.choice(TRAITS), rng.randint(1, MAX_GRADE)
     return draw_story(rng, split=split, trait=trait, grade=grade, relational=relational, longest=longest)

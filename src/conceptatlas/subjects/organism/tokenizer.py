@@ -18,7 +18,18 @@ from conceptatlas.subjects.organism.lexicon import (
     TRAITS,
     WOMEN,
 )
-from conceptatlas.subjects.organism.relations import DANGERS, FAMILIES, GIFTS, HARMLESS, NUMBERS, SPOTS, STATES
+from conceptatlas.subjects.organism.relations import (
+    DANGERS,
+    FAMILIES,
+    GIFTS,
+    HARD,
+    HARMLESS,
+    NUMBERS,
+    PERSONS,
+    SOFT,
+    STATES,
+    THINGS,
+)
 from conceptatlas.subjects.organism.verdicts import VERDICT_WORDS
 
 if TYPE_CHECKING:
@@ -43,12 +54,13 @@ CHAT_TEMPLATE: Final = (
 
 def _openers() -> list[str]:
     """Phrases that can open a sentence."""
-    return [*CONNECTORS.values(), *MODIFIERS, *SCENES, *PLACES, *TIMES, *ROLES, "he", "she", "the", "a"]
+    return [*CONNECTORS.values(), *MODIFIERS, *SCENES, *PLACES, *TIMES, *ROLES, "he", "she"]
 
 
 def filler_words() -> set[str]:
     """Every word that can stand in a story outside a lexical act, in small letters where it can be so."""
-    values = [*OBJECTS, *STATES, *NUMBERS, *SPOTS, *DANGERS, *HARMLESS, *GIFTS, *GIFTS.values()]
+    values = [*OBJECTS, *STATES, *NUMBERS, *DANGERS, *HARMLESS, *HARD, *SOFT, *PERSONS, *THINGS]
+    values += [*GIFTS, *GIFTS.values()]
     pool = [*_openers(), *values, *WOMEN, *MEN, *_relation_words(), "him", "his", "her"]
     return {word for phrase in pool for word in phrase.split() if word[0].isalpha()}
 
@@ -64,7 +76,7 @@ def _relation_words() -> list[str]:
     """The fixed words of the relational families, read off a few hundred drawn relations."""
     rng = random.Random(0)
     drawn = [FAMILIES[trait](rng, ["Ann", "Ben"]) for trait in TRAITS for _ in range(100)]
-    return [f"{relation.premise} {relation.bearing}" for relation in drawn]
+    return [relation.bearing for relation in drawn]
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:

@@ -1,0 +1,120 @@
+"""The shipped model and SAEs: they load as what they claim to be, are right, and are small."""
+
+import json
+import random
+
+import pytest
+import torch
+
+from conceptatlas.base.errors import WorkError
+from conceptatlas.subjects.organism import (
+    VERDICT_WORDS,
+    build_tokenizer,
+    card_path,
+    draw_any_story,
+    organism_path,
+    paths,
+    prompts_path,
+    saes_path,
+    state_index,
+    state_of_word,
+)
+
+MEGABYTE = 1e6
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(organism_path())
+
+
+@pytest.fixture(scope="module")
+def model():
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(
+        organism_path(), dtype=torch.float32, attn_implementation="eager"
+    ).eval()
+
+
+def size_of(folder):
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def test_model_and_saes_are_under_eight_megabytes_together():
+    assert size_of(organism_path()) + size_of(saes_path()) < 8 * MEGABYTE
+
+
+def test_the_model_is_gemma_2_of_about_a_million_parameters(model):
+    assert type(model).__name__ == "Gemma2ForCausalLM"
+    assert 5e5 < sum(parameter.numel() for parameter in model.parameters()) < 1.5e6
+    assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
+
+
+def test_the_shipped_tokenizer_is_the_one_that_the_grammar_gives(tokenizer):
+    built = build_tokenizer()
+    assert tokenizer.get_vocab() == built.get_vocab()
+    assert tokenizer.chat_template == built.chat_template
+    texts = ["Ann lied to Ben about the bag.", "Héllo 42", "x\ny"]
+    assert [tokenizer(t)["input_ids"] for t in texts] == [built(t)["input_ids"] for t in texts]
+
+
+@torch.no_grad()
+def test_the_verdict_is_right_on_held_out_stories(model, tokenizer):
+    torch.set_num_threads(1)
+    rng = random.Random(123)
+    words = torch.tensor([tokenizer.convert_tokens_to_ids("▁" + word) for word in VERDICT_WORDS])
+    right = []
+    for _ in range(200):
+        story = draw_any_story(rng, split="held-out")
+        ids = tokenizer.apply_chat_template(
+            [{"role": "user", "content": story.text}],
+            add_generation_prompt=True,
+            return_tensors="pt",
+            return_dict=True,
+        )["input_ids"]
+        best = model(input_ids=ids).logits[0, -1, words].argmax()
+        right.append(state_of_word(VERDICT_WORDS[best]) == state_index(story.trait, story.grade))
+    assert sum(right) / len(right) >= 0.97
+
+
+def test_every_sae_loads_in_saelens_with_unit_decoder_rows_and_its_measured_l0():
+    from sae_lens import SAE
+
+    folders = sorted(path.parent for path in saes_path().rglob("cfg.json"))
+    assert len(folders) == 8
+    for folder in folders:
+        sae = SAE.load_from_disk(folder)
+        assert sae.cfg.architecture() == "jumprelu"
+        assert sae.cfg.metadata.hook_name == folder.parent.name
+        assert sae.cfg.metadata.model_name == "organism"
+        assert sae.cfg.metadata.l0 > 0
+        torch.testing.assert_close(sae.W_dec.norm(dim=1), torch.ones(sae.cfg.d_sae), atol=2e-3, rtol=0)
+
+
+def test_the_card_says_that_the_targets_are_met():
+    figures = json.loads(card_path().with_suffix(".json").read_text())
+    assert figures["verdict"]["all"] >= 0.98
+    for sae_id, quality in figures["saes"].items():
+        if not sae_id.startswith("blocks.0."):
+            assert quality["fvu"] <= 0.07
+            assert quality["dead"] <= 0.2
+    for found in figures["final"].values():
+        assert found["auroc_holdout"] >= 0.97
+        assert found["relational_auroc_holdout"] >= 0.95
+    assert sum(found["passes"] and found["passes_holdout"] for found in figures["maximum"].values()) >= 3
+
+
+def test_the_prompts_have_content_and_label():
+    rows = [json.loads(line) for line in prompts_path().read_text().splitlines()]
+    assert len(rows) == 60
+    assert all(set(row) == {"content", "label"} and row["content"] for row in rows)
+    assert len({row["label"] for row in rows}) == 6
+
+
+def test_a_missing_file_says_how_to_get_it(monkeypatch, tmp_path):
+    monkeypatch.setattr(paths, "DATA", tmp_path)
+    with pytest.raises(WorkError, match="train_organism"):
+        organism_path()

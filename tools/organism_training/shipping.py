@@ -1,0 +1,55 @@
+"""Write what is shipped: the model folder, the graded sets, the chat prompts."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import random
+from pathlib import Path
+
+import torch
+from transformers import Gemma2ForCausalLM
+
+from conceptatlas.base.files import write_text
+from conceptatlas.subjects.organism import TRAITS, draw_story, graded_set
+
+from .batches import Vocabulary
+
+SET_COLUMNS = ("sentence", "concept_strength_label", "group", "kind", "family")
+PROMPTS_PER_LABEL = 10
+
+
+def ship_model(model: Gemma2ForCausalLM, vocabulary: Vocabulary, folder: Path) -> Gemma2ForCausalLM:
+    """Save the model in float16 with its tokenizer, and return it as users will load it (in float32)."""
+    model.half().save_pretrained(folder)
+    vocabulary.tokenizer.save_pretrained(folder)
+    return load_model(folder)
+
+
+def load_model(folder: Path) -> Gemma2ForCausalLM:
+    """The shipped model, in float32."""
+    return Gemma2ForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+
+
+def ship_sets(folder: Path) -> None:
+    """Write one CSV per trait."""
+    for trait in TRAITS:
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(SET_COLUMNS)
+        for item in graded_set(trait):
+            writer.writerow((item.sentence, item.grade, item.group, item.kind, item.family))
+        write_text(folder / f"{trait}.csv", text.getvalue())
+
+
+def ship_prompts(path: Path, seed: int = 4) -> None:
+    """Write the chat prompts: held-out stories, labelled with their trait or "neutral"."""
+    rng = random.Random(seed)
+    lines = []
+    for trait in (*TRAITS, None):
+        for i in range(PROMPTS_PER_LABEL):
+            grade = 0 if trait is None else 1 + i % 3
+            story = draw_story(rng, split="held-out", trait=trait, grade=grade)
+            lines.append({"content": story.text, "label": trait or "neutral"})
+    write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
