@@ -13,15 +13,20 @@ from conceptatlas.base.console import note, print_table, say
 if TYPE_CHECKING:
     from conceptatlas.ranking import Ranking
 
-COLUMNS = (
-    "rank", "layer", "average_l0", "feature_id", "interpretability_score", "pearson_corr", "auroc", "auroc_holdout",
-    "interval", "tpr_holdout", "fpr_holdout", "p_max", "sae_id",
-)  # fmt: skip
-SHORT = {
-    "average_l0": "L0", "feature_id": "feature", "interpretability_score": "score", "pearson_corr": "Pearson",
-    "auroc": "AUROC", "auroc_holdout": "held-out AUROC", "interval": "95% interval", "tpr_holdout": "held-out tpr",
-    "fpr_holdout": "held-out fpr",
-}  # fmt: skip
+# Heading → column of the ranked table, or one made here (``interval``, ``comes back``).
+COLUMNS = {
+    "rank": "rank",
+    "layer": "layer",
+    "L0": "average_l0",
+    "feature": "feature_id",
+    "score": "interpretability_score",
+    "Pearson": "pearson_corr",
+    "AUROC": "auroc",
+    "held-out": "auroc_holdout",
+    "95% interval": "interval",
+    "p_max": "p_max",
+    "SAE": "sae_id",
+}
 
 
 def register(app: typer.Typer) -> None:
@@ -59,11 +64,13 @@ def print_ranking(ranking: Ranking, *, top: int = 5, families: bool = True, as_j
         for line in near_miss_lines(ranking):
             say(line)
         return
-    rows = [{SHORT.get(c, c): v for c, v in _with_interval(line).items()} for line in table.iter_rows(named=True)]
-    print_table(rows, [SHORT.get(c, c) for c in COLUMNS])
+    title = "Features (AUROC: highest label against lowest; held-out: the same on items that chose nothing)"
+    print_table([_row(line) for line in table.iter_rows(named=True)], list(COLUMNS), title=title)
     line_95 = ranking.null.get("pearson_95")
     if line_95 is not None:
         say(f"By chance, the best of all features searched reaches Pearson {line_95:.3f} (95th percentile).")
+    for sentence in ranking.against_baselines():
+        say(sentence)
     _print_examples(ranking, table.rows(named=True))
 
 
@@ -80,10 +87,13 @@ def near_miss_lines(ranking: Ranking) -> list[str]:
     ]
 
 
-def _with_interval(line: Mapping[str, Any]) -> dict[str, Any]:
-    low, high = line["auroc_holdout_low"], line["auroc_holdout_high"]
-    interval = None if low is None else f"{low:.3f}–{high:.3f}"
-    return {column: interval if column == "interval" else line[column] for column in COLUMNS}
+def _row(line: Mapping[str, Any]) -> dict[str, Any]:
+    made = {"interval": _interval(line["auroc_holdout_low"], line["auroc_holdout_high"])}
+    return {heading: made.get(column, line.get(column)) for heading, column in COLUMNS.items()}
+
+
+def _interval(low: float | None, high: float | None) -> str | None:
+    return None if low is None or high is None else f"{low:.3f}–{high:.3f}"
 
 
 def _print_baselines(ranking: Ranking) -> None:
@@ -91,28 +101,45 @@ def _print_baselines(ranking: Ranking) -> None:
 
     if not ranking.baselines:
         return
-    rows = []
-    for entry in best_baselines(ranking.baselines):
-        low, high = entry["low"], entry["high"]
-        rows.append(
-            {
-                "baseline": entry["name"],
-                "site": entry["site"],
-                "AUROC": entry["auroc_discovery"],
-                "held-out AUROC": entry["auroc_holdout"],
-                "95% interval": None if low is None else f"{low:.3f}–{high:.3f}",
-            }
-        )
+    rows = [
+        {
+            "baseline": entry["name"],
+            "site": entry["site"] or "the text alone",
+            "AUROC": entry["auroc_discovery"],
+            "held-out": entry["auroc_holdout"],
+            "95% interval": _interval(entry["low"], entry["high"]),
+        }
+        for entry in best_baselines(ranking.baselines)
+    ]
     print_table(rows, list(rows[0]), title="Baselines (best site of each, chosen on discovery)")
 
 
 def _print_examples(ranking: Ranking, lines: list[dict[str, Any]]) -> None:
     by_feature = {(entry["slug"], entry["feature_id"]): entry for entry in ranking.examples.values()}
+    spans = {family["family"]: family for family in ranking.families}
     for line in lines:
+        say(f"\n#{line['rank']} {line['slug']} feature {line['feature_id']} {line['neuronpedia_url'] or ''}".rstrip())
+        say(f"  {'; '.join(_remarks(line, spans.get(line['family'])))}")
         entry = by_feature.get((line["slug"], line["feature_id"]))
-        if entry is None:
-            continue
-        say(f"\n#{line['rank']} {line['slug']} feature {line['feature_id']} {line['neuronpedia_url']}".rstrip())
-        for grade, examples in sorted(entry["examples_by_label"].items(), reverse=True):
+        for grade, examples in sorted(entry["examples_by_label"].items(), reverse=True) if entry else ():
             for example in examples[:2]:
                 say(f"  label {grade}  {example['activation']:8.3f}  {example['sentence']}")
+
+
+def _remarks(line: Mapping[str, Any], family: Mapping[str, Any] | None) -> list[str]:
+    """Return what the table has no room for: means, rates, family, stability, confounds."""
+    means = ", ".join("–" if (m := line[f"mean_label_{grade}"]) is None else f"{m:.3g}" for grade in range(4))
+    out = [f"mean by label {means}", f"tpr {line['tpr']:.2f}, fpr {line['fpr']:.2f}"]
+    if line["tpr_holdout"] is not None and line["fpr_holdout"] is not None:
+        out[-1] += f" (held-out {line['tpr_holdout']:.2f}, {line['fpr_holdout']:.2f})"
+    if line["direction"] == "down":
+        out.append("falls with the concept")
+    if family is not None and family["size"] > 1:
+        out.append(f"family of {family['size']}, layers {family['first_layer']}–{family['last_layer']}")
+    if line["comes_back"] is not None:
+        back = f"comes back in {line['comes_back']:.0%} of re-splits"
+        span = None if line["rank_low"] is None else f", rank {line['rank_low']:.0f}–{line['rank_high']:.0f}"
+        out.append(back + (span or ""))
+    if line["confounded"]:
+        out.append("CONFOUNDED: more than half of the effect goes with sentence length and token count")
+    return out

@@ -28,6 +28,10 @@ SHOWN = (
     "auroc_holdout_low", "auroc_holdout_high", "tpr_holdout", "fpr_holdout", "p_max", "q_value", "sae_id",
 )  # fmt: skip
 
+# The baselines that a best feature is compared with in words, and what counts as level.
+RIVALS = ("difference_of_means", "bag_of_words")
+LEVEL = 0.005
+
 
 @dataclass
 class Ranking:
@@ -117,6 +121,29 @@ class Ranking:
         if families and self.families:
             table = table.filter(pl.col("family").is_null() | pl.col("family").is_first_distinct())
         return table.head(count)
+
+    def against_baselines(self) -> list[str]:
+        """Say plainly whether the best feature beats or falls short of difference of means and bag of words.
+
+        Both are judged by held-out AUROC; of several sites, the one that was best on discovery stands for the baseline.
+        """
+        if not self.features.height:
+            return []
+        best = self.features.row(0, named=True)
+        own = best["auroc_holdout"]
+        out = []
+        for entry in best_baselines(self.baselines):
+            theirs = entry["auroc_holdout"]
+            if entry["baseline"] not in RIVALS or own is None or theirs is None:
+                continue
+            own_up = 1 - own if best["direction"] == "down" else own
+            gap = own_up - theirs
+            verb = "is level with" if abs(gap) < LEVEL else "beats" if gap > 0 else "falls short of"
+            where = f" at {entry['site']}" if entry["site"] else ""
+            out.append(
+                f"The best feature {verb} {entry['name']}{where}: held-out AUROC {own_up:.3f} against {theirs:.3f}."
+            )
+        return out
 
     def head_line(self) -> str:
         """Return the ranking in one sentence."""
