@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from conceptatlas.base.errors import InputError
 from conceptatlas.subjects.places import Place, first_input, first_output, with_first_input, with_first_output
 
 TokenIds = npt.NDArray[np.int32]
@@ -105,26 +106,51 @@ def hooks(handles: Sequence[RemovableHandle]) -> Iterator[None]:
         yield
 
 
-def take_rows(values: torch.Tensor, rows: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
-    """Return the asked rows of [B, S, ...] values as [T, D]; what stands after S is flattened."""
-    taken = values.reshape(values.shape[0] * values.shape[1], -1).index_select(0, rows)
-    return taken if dtype is None else taken.to(dtype)
+def take_rows(values: torch.Tensor, batch: Batch, name: str) -> torch.Tensor:
+    """Return the asked rows of the values at a site as [T, D].
+
+    Args:
+        values: [B, S, ...] or, as some MLPs have it, [B * S, ...]; what stands after the positions is flattened.
+        batch: The batch that ran.
+        name: The site's, for the message.
+
+    Raises:
+        InputError: The values are of another shape: the site does not hold one vector per token.
+    """
+    items, length = batch.input_ids.shape
+    if tuple(values.shape[:2]) != (items, length) and values.shape[0] != items * length:
+        raise InputError(
+            f"The site {name} holds values of shape {list(values.shape)} for {items} items of {length} tokens, not one "
+            "vector per token; this architecture cannot be read there."
+        )
+    return values.reshape(items * length, -1).index_select(0, batch.rows)
 
 
 def capture(
-    run: Callable[[], object], places: Mapping[str, Place], rows: torch.Tensor, *, dtype: torch.dtype | None
+    run: Callable[[Batch], object], batch: Batch, places: Mapping[str, Place], *, dtype: torch.dtype | None
 ) -> dict[str, torch.Tensor]:
-    """Call ``run`` (one forward pass), stop it after the last of ``places``, and return their rows, [T, D] each."""
+    """Call ``run`` (one forward pass), stop it after the last of ``places``, and return their rows, [T, D] each.
+
+    Raises:
+        InputError: The pass ended without reaching a site.
+    """
     found: dict[str, torch.Tensor] = {}
 
     def taker(name: str) -> Callable[[torch.Tensor], None]:
         def take(values: torch.Tensor) -> None:
-            found[name] = take_rows(values, rows, dtype)
+            taken = take_rows(values, batch, name)
+            found[name] = taken if dtype is None else taken.to(dtype)
             if len(found) == len(places):
                 raise _DeepestReached
 
         return take
 
     with hooks([read_hook(place, taker(name)) for name, place in places.items()]), suppress(_DeepestReached):
-        run()
+        run(batch)
+    missing = [name for name in places if name not in found]
+    if missing:
+        raise InputError(
+            f"The forward pass of this architecture never reaches the site {missing[0]}; choose a residual site "
+            "(hook_resid_pre, hook_resid_post)."
+        )
     return {name: found[name] for name in places}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -77,7 +78,7 @@ def continue_text(
     generator: torch.Generator | None,
     stop: frozenset[int],
 ) -> list[int]:
-    """Continue ``prompt`` (int64 [1, S]) token by token with a key-value cache; return the new ids.
+    """Continue ``prompt`` (int64 [1, S]) token by token, with a key-value cache where the model has one; return new ids.
 
     Args:
         model: A causal model with its head.
@@ -95,9 +96,10 @@ def continue_text(
     new: list[int] = []
     cache: Any = None
     step = prompt
+    cached = "past_key_values" in signature(model.forward).parameters  # Recurrent models keep their state elsewhere.
     for _ in range(max_new_tokens):
-        output = model(input_ids=step, past_key_values=cache, use_cache=True)
-        cache = output.past_key_values
+        output = model(input_ids=step, past_key_values=cache, use_cache=True) if cached else model(input_ids=step)
+        cache = output.past_key_values if cached else None
         logits = output.logits[0, -1].float().cpu()
         if temperature == 0:
             token = int(logits.argmax())
@@ -106,5 +108,6 @@ def continue_text(
         if token in stop:
             break
         new.append(token)
-        step = torch.tensor([[token]], device=prompt.device)
+        last = torch.tensor([[token]], device=prompt.device)
+        step = last if cached else torch.cat([step, last], dim=1)
     return new

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,8 @@ class LanguageSubject:
         self.vocabulary = int(weight.shape[0])
         self.token_rules = TokenRules(loaded.tokenizer, limit=context_limit(self.config), name=source.id)
         pad = self.tokenizer.pad_token_id
-        self.pad_id = int(pad if pad is not None else self.config.pad_token_id or 0)
+        # Some tokenizers have a pad token that the model never got an embedding for.
+        self.pad_id = int(pad) if pad is not None and pad < self.vocabulary else 0
         self._edits = 0
         self.prefix_rule = self._find_prefix_rule()
 
@@ -192,9 +193,9 @@ class LanguageSubject:
         plain, bridged = self._places(sites)
         found: list[tuple[Pass, dict[str, torch.Tensor]]] = []
         for one, batch in self._batches(token_ids, masks):
-            values = capture(partial(self._forward, batch), plain, batch.rows, dtype=dtype) if plain else {}
+            values = capture(self._forward, batch, plain, dtype=dtype) if plain else {}
             if bridged:
-                values |= capture(partial(self._forward_bridge, batch), bridged, batch.rows, dtype=dtype)
+                values |= capture(self._forward_bridge, batch, bridged, dtype=dtype)
             found.append((one, values))
         return self._in_order(found, [str(site) for site in sites])
 
@@ -216,6 +217,12 @@ class LanguageSubject:
             raise ValueError("token_ids and rows must have one array per item, of the same length")
         if not any(mask.any() for mask in rows):
             raise ValueError("a batch needs at least one row")
+        largest = max(int(ids.max()) for ids in token_ids if len(ids))
+        if largest >= self.vocabulary:
+            raise InputError(
+                f"The token id {largest} is beyond the {self.vocabulary} embeddings of {self.id}; its tokenizer does not "
+                "belong to it, or tokens were added that the model never saw."
+            )
 
     def _forward(self, batch: Batch) -> object:
         """Run the text model without its head. Right padding needs no mask where tokens see only what precedes them."""
