@@ -29,16 +29,18 @@ def nasty_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"blocks.{layer}.hook_resid_post__l0_12": {"sae_id": f"<b>sae</b>{{{{7*7}}}} {layer}", "neuronpedia_id": "x"}
         for layer in range(4)
     }
-    return write_study(tmp_path_factory.mktemp("nasty"), texts=NASTY, saes=slugs, name="<script>alert(2)</script>")
+    return write_study(
+        tmp_path_factory.mktemp("nasty"), texts=NASTY, saes=slugs, name="<script>alert(2)</script>", baselines=False
+    )
 
 
 @pytest.fixture(scope="session")
 def empty_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study in which no feature passes."""
-    return write_study(tmp_path_factory.mktemp("empty"), min_pearson=0.999)
+    return write_study(tmp_path_factory.mktemp("empty"), min_pearson=0.999, baselines=False)
 
 
 @pytest.fixture(scope="session")
 def final_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study whose recording kept final rows only."""
-    return write_study(tmp_path_factory.mktemp("final"), keep="final")
+    return write_study(tmp_path_factory.mktemp("final"), keep="final", baselines=False)

@@ -63,6 +63,8 @@ def test_the_report_shows_every_part_of_the_study(study: Path, tmp_path: Path) -
     assert "builtin:dishonesty" in page.text  # run.json
     assert "hold-out AUROC" in page.text
     assert "swore" in page.text
+    assert "difference of means" in page.text
+    assert "bag of words" in page.text
 
 
 def test_every_link_within_the_report_leads_somewhere(study: Path, tmp_path: Path) -> None:
@@ -137,7 +139,7 @@ def test_where_only_final_rows_were_kept_it_says_so(final_study: Path, tmp_path:
 def test_without_a_hold_out_there_is_no_emergence(tmp_path: Path) -> None:
     from tests.views.studies import write_study
 
-    _, page = page_of(write_study(tmp_path / "s", 80, holdout=0.0), tmp_path)
+    _, page = page_of(write_study(tmp_path / "s", 80, holdout=0.0, baselines=False), tmp_path)
     assert "emergence" not in page.ids()
     assert "that it was chosen on" in page.text
 
@@ -169,5 +171,5 @@ def test_the_command_prints_the_path(study: Path, tmp_path: Path) -> None:
 
 
 def test_heat_is_relative_to_the_hottest() -> None:
-    assert heat_levels([0.0, 0.01, 5.0, 10.0, -1.0, -9.0], 10.0) == ["", "h1", "h5", "h9", "c1", "c2"]
+    assert heat_levels([0.0, 0.01, 5.0, 10.0, -1.0, -9.0], 10.0) == ["", "w1", "w5", "w9", "c1", "c2"]
     assert heat_levels([0.0, 0.0], 0.0) == ["", ""]

@@ -51,27 +51,29 @@ def chance_auroc(n_high: int, n_low: int) -> float | None:
     return 0.5 + _Z95 * math.sqrt((n_high + n_low + 1) / (12 * n_high * n_low))
 
 
-def best_by_layer(table: pl.DataFrame) -> pl.DataFrame:
-    """Return the feature of each layer that scores highest on discovery, by layer.
+def best_by_layer(table: pl.LazyFrame) -> pl.DataFrame:
+    """Return the feature of each layer that scores highest on discovery, by layer (the first of equals).
 
     Args:
         table: ``all_features.parquet``: every feature that ever fired.
     """
+    names = ("slug", "sae_id", "average_l0", "feature_id", "direction", "interpretability_score")
+    best = pl.col("interpretability_score").arg_max()
     return (
         table.filter(pl.col("interpretability_score").is_not_null())
-        .sort("interpretability_score", descending=True, maintain_order=True)
-        .group_by("layer", maintain_order=True)
-        .first()
+        .group_by("layer")
+        .agg(pl.col(name).get(best) for name in names)
         .sort("layer")
+        .collect()
     )
 
 
 def _features_curve(study: Study, high: int, low: int) -> Series:
-    assert study.ranking is not None
+    assert study.all_features is not None
     points = []
     held = study.holdout & np.isin(study.labels, (high, low))
     groups = np.unique(study.items["split_hash"].to_numpy(), return_inverse=True)[1].astype(np.int64)
-    for row in best_by_layer(study.ranking.all).iter_rows(named=True):
+    for row in best_by_layer(study.all_features).iter_rows(named=True):
         ref = FeatureRef(row["slug"], row["sae_id"], row["layer"], row["average_l0"], row["feature_id"])
         sign = -1.0 if row.get("direction") == "down" else 1.0
         figures = auroc_interval(sign * study.scores(ref)[held], study.labels[held] == high, groups[held])
@@ -106,7 +108,7 @@ def grades_compared(labels: npt.NDArray[np.integer], holdout: npt.NDArray[np.boo
 
 def emergence_of(study: Study) -> Emergence | None:
     """Return the curves of a study; None where there is no ranking, no recording or no hold-out."""
-    if study.ranking is None or study.recording is None or not study.holdout.any():
+    if study.all_features is None or study.recording is None or not study.holdout.any():
         return None
     high, low = grades_compared(study.labels, study.holdout)
     rivals = rivals_of(study)

@@ -49,7 +49,7 @@ def clipped(text: str, limit: int) -> str:
 
 
 def heat_levels(activations: Sequence[float], top: float) -> list[str]:
-    """Return the heat class of each activation: ``h1`` to ``h9`` relative to ``top``, ``c1``/``c2`` below 0, or none.
+    """Return the heat class of each activation: ``w1`` to ``w9`` relative to ``top``, ``c1``/``c2`` below 0, or none.
 
     Args:
         activations: One per piece of text.
@@ -58,7 +58,7 @@ def heat_levels(activations: Sequence[float], top: float) -> list[str]:
     levels = []
     for value in activations:
         if value > 0 and top > 0:
-            levels.append(f"h{min(HEAT_LEVELS, max(1, math.ceil(HEAT_LEVELS * value / top)))}")
+            levels.append(f"w{min(HEAT_LEVELS, max(1, math.ceil(HEAT_LEVELS * value / top)))}")
         elif value < 0:
             levels.append("c2" if top > 0 and -value > top / 2 else "c1")
         else:

@@ -30,13 +30,11 @@ class ScoreCurve:
 
 def score_curve(study: Study) -> ScoreCurve | None:
     """Return the curve of a study's ranking; None without one, or where no feature fired."""
-    if study.ranking is None:
+    if study.ranking is None or study.all_features is None:
         return None
-    table = study.ranking.all
     sign = pl.when(pl.col("direction") == "down").then(-1.0).otherwise(1.0)
     curve = (
-        table.lazy()
-        .filter(pl.col("pearson_corr").is_not_null())
+        study.all_features.filter(pl.col("pearson_corr").is_not_null())
         .select((sign * pl.col("pearson_corr")).alias("score"), (sign * pl.col("pearson_holdout")).alias("holdout"))
         .top_k(MAX_RANKS, by="score")
         .sort("score", descending=True)

@@ -101,10 +101,16 @@ class Study:
 
     @cached_property
     def ranking(self) -> Ranking | None:
-        """The ranking, if there is one."""
+        """The ranking, if there is one; its table of all features is not read (see ``all_features``)."""
         from conceptatlas.ranking import Ranking  # late: it brings numba along
 
-        return None if self.file("rank", RANKED) is None else Ranking.open(self.stages["rank"])
+        return None if self.file("rank", RANKED) is None else Ranking.open(self.stages["rank"], read_all=False)
+
+    @cached_property
+    def all_features(self) -> pl.LazyFrame | None:
+        """The table of every feature that ever fired, not read; None without a ranking."""
+        path = self.file("rank", ALL_FEATURES)
+        return None if path is None else pl.scan_parquet(path)
 
     @cached_property
     def title(self) -> str:

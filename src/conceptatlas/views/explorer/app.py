@@ -11,6 +11,7 @@ from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse,
 from conceptatlas.base.errors import ConceptAtlasError
 from conceptatlas.views.explorer import live_pages, pages, table_pages
 from conceptatlas.views.explorer.library import Library
+from conceptatlas.views.explorer.missing import Missing
 from conceptatlas.views.explorer.policy import BodyTooLarge, Guard, NetworkPolicy
 from conceptatlas.views.html import STATIC, render
 
@@ -27,18 +28,21 @@ def _error_page(words: str, status: int) -> HTMLResponse:
     return HTMLResponse(render("explorer/error.html", words=words, status=status), status_code=status)
 
 
+def _status(error: ConceptAtlasError) -> int:
+    return 404 if isinstance(error, Missing) else 400 if error.exit_code == 2 else 500
+
+
 def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(ConceptAtlasError)
-    def refused(request: Request, error: ConceptAtlasError) -> Response:
-        missing = str(error).startswith(("There is no", "This study has no"))
-        return _error_page(str(error), 404 if missing else 400 if error.exit_code == 2 else 500)
+    def refused(_: Request, error: ConceptAtlasError) -> Response:
+        return _error_page(str(error), _status(error))
 
     @app.exception_handler(404)
-    def not_found(request: Request, error: Exception) -> Response:
+    def not_found(_: Request, __: Exception) -> Response:
         return _error_page("There is no such page.", 404)
 
     @app.exception_handler(BodyTooLarge)
-    def too_large(request: Request, error: BodyTooLarge) -> Response:
+    def too_large(_: Request, __: BodyTooLarge) -> Response:
         return PlainTextResponse("The body is too large.", status_code=413)
 
 

@@ -11,6 +11,7 @@ from conceptatlas.base.errors import InputError
 from conceptatlas.base.files import read_json
 from conceptatlas.evidence import FeatureRef
 from conceptatlas.views.explorer.live import Live
+from conceptatlas.views.explorer.missing import Missing
 from conceptatlas.views.explorer.notes import Notes
 from conceptatlas.views.explorer.table import FeatureTable
 from conceptatlas.views.study_folder import ALL_FEATURES, LABELS, Study
@@ -57,18 +58,18 @@ class Shelf:
         """Return a feature of this study by its stable name.
 
         Raises:
-            InputError: There is no such SAE or feature.
+            Missing: There is no such SAE or feature.
         """
         if (slug, feature_id) in self._kept:
             return self._kept[slug, feature_id]
         recording = self.study.recording
         if recording is None:
-            raise InputError("This study has no recording, so there is nothing to show of a feature.")
+            raise Missing("This study has no recording, so there is nothing to show of a feature.")
         sae = next((sae for sae in recording.saes if sae.slug == slug), None)
         if sae is None:
-            raise InputError(f"This study has no SAE {slug[:100]!r}.")
+            raise Missing(f"This study has no SAE {slug[:100]!r}.")
         if not 0 <= feature_id < sae.d_sae:
-            raise InputError(f"{sae.sae_id} has no feature {feature_id}: its features are 0 to {sae.d_sae - 1}.")
+            raise Missing(f"{sae.sae_id} has no feature {feature_id}: its features are 0 to {sae.d_sae - 1}.")
         url = sae.neuronpedia_url(feature_id)
         return FeatureRef(slug, sae.sae_id, sae.layer, sae.average_l0, feature_id, None, url)
 
@@ -117,8 +118,8 @@ class Library:
         """Return one study.
 
         Raises:
-            InputError: There is none of this name.
+            Missing: There is none of this name.
         """
         if key not in self.shelves:
-            raise InputError(f"There is no study {key[:100]!r} here.")
+            raise Missing(f"There is no study {key[:100]!r} here.")
         return self.shelves[key]

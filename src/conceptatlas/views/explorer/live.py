@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from conceptatlas.base.errors import ConceptAtlasError, InputError
 from conceptatlas.evidence import FeatureRef, cut_text
+from conceptatlas.views.explorer.missing import Missing
 
 if TYPE_CHECKING:
     from conceptatlas.saes import SAESource
@@ -194,17 +195,19 @@ class Live:
         _check_text(prompt)
         if not -20 <= dose <= 20:
             raise InputError(f"The dose is {dose:g}; give -20 to 20 (in mean norms at the site).")
-        return self._start({"prompt": prompt, "dose": dose}, lambda say: self.engine.steered(prompt, feature, dose, say))
+        return self._start(
+            {"prompt": prompt, "dose": dose}, lambda say: self.engine.steered(prompt, feature, dose, say)
+        )
 
     def job(self, number: int) -> Job:
         """Return a job.
 
         Raises:
-            InputError: It is not known (any more).
+            Missing: It is not known (any more).
         """
         with self._lock:
             if number not in self._jobs:
-                raise InputError(f"There is no job {number} (any more); start it again.")
+                raise Missing(f"There is no job {number} (any more); start it again.")
             return self._jobs[number]
 
     def _start(self, asked: dict[str, Any], work: Callable[[Callable[[str], None]], Tried | Steered]) -> Job:

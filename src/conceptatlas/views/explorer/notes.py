@@ -37,7 +37,11 @@ class Notes:
         if not self.path.exists():
             return {}
         content = read_json(self.path)
-        if not isinstance(content, dict) or content.get("format") != FORMAT or not isinstance(content["features"], dict):
+        if (
+            not isinstance(content, dict)
+            or content.get("format") != FORMAT
+            or not isinstance(content["features"], dict)
+        ):
             raise InputError(f"{self.path} is not a file of notes; move it away, and a new one is made.")
         return content["features"]
 

@@ -12,6 +12,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from conceptatlas.base.errors import InputError
 from conceptatlas.evidence import FeatureRef, safe_link
 from conceptatlas.views.explorer.library import Library, Shelf
+from conceptatlas.views.explorer.missing import Missing
 from conceptatlas.views.explorer.table import Query
 from conceptatlas.views.explorer.table_pages import base, feature_path
 from conceptatlas.views.headline import headline_of
@@ -65,19 +66,21 @@ def _neighbours(shelf: Shelf, feature: FeatureRef, query: Query) -> tuple[str, s
     table = shelf.table
     if table is None:
         return "", "", ""
-    places = table.select(query, shelf.notes.starred() if query.starred else [])
-    here = np.flatnonzero(table.is_feature(feature.slug, feature.feature_id)[places])
-    if not len(here):
+    starred = shelf.notes.starred() if query.starred else []
+    at, total = table.place(query, starred, feature.slug, feature.feature_id)
+    if at is None:
         return "", "", ""
-    at = int(here[0])
+    around, _ = table.part(query, starred, max(at - 1, 0), at + 2)
+    lines = table.lines(around, ())
+    own = min(at, 1)
 
     def address(place: int) -> str:
-        if not 0 <= place < len(places):
+        if not 0 <= place < len(lines):
             return ""
-        line = table.lines(places[place : place + 1], ())[0]
+        line = lines[place]
         return feature_path(base(shelf.key), line["slug"], line["feature_id"]) + query.url(page=query.page).rstrip("?")
 
-    return address(at - 1), address(at + 1), f"{at + 1:,} of {len(places):,}"
+    return address(own - 1), address(own + 1), f"{at + 1:,} of {total:,}"
 
 
 def feature_page(shelf: Shelf, slug: str, feature_id: int, parameters: list[tuple[str, str]]) -> Response:
@@ -149,18 +152,17 @@ def sentences_page(shelf: Shelf, parameters: Mapping[str, str]) -> Response:
     words = parameters.get("q", "").strip()[:200]
     label = parameters.get("label", "").strip()
     number = max(1, _number(parameters.get("page") or "1", "page"))
-    chosen = range(len(texts.texts))
+    chosen = list(range(len(texts.texts)))
     if label:
         grade = _number(label, "label")
         chosen = [i for i in chosen if int(texts.labels[i]) == grade]
     if words:
         low = words.casefold()
         chosen = [i for i in chosen if low in texts.texts[i].casefold()]
-    found = list(chosen)
     start = (number - 1) * ROWS_PER_PAGE
     rows = [
         {"item": i, "label": int(texts.labels[i]), "held": bool(study.holdout[i]), "text": texts.texts[i]}
-        for i in found[start : start + ROWS_PER_PAGE]
+        for i in chosen[start : start + ROWS_PER_PAGE]
     ]
     tail = "".join(f"&{key}={quote(value)}" for key, value in (("q", words), ("label", label)) if value)
     return page(
@@ -168,12 +170,12 @@ def sentences_page(shelf: Shelf, parameters: Mapping[str, str]) -> Response:
         shelf=shelf,
         root=base(shelf.key),
         rows=rows,
-        total=len(found),
+        total=len(chosen),
         words=words,
         label=label,
         grades=sorted({int(g) for g in texts.labels}),
         before=f"?page={number - 1}{tail}" if number > 1 else "",
-        after=f"?page={number + 1}{tail}" if start + ROWS_PER_PAGE < len(found) else "",
+        after=f"?page={number + 1}{tail}" if start + ROWS_PER_PAGE < len(chosen) else "",
     )
 
 
@@ -182,7 +184,7 @@ def sentence_page(shelf: Shelf, item: int) -> Response:
     study = shelf.study
     texts = study.texts
     if not 0 <= item < len(texts.texts):
-        raise InputError(f"There is no sentence {item}: they are 0 to {len(texts.texts) - 1}.")
+        raise Missing(f"There is no sentence {item}: they are 0 to {len(texts.texts) - 1}.")
     features = study.features[:TOP_ON_SENTENCE] if study.keeps_all_rows else []
     start, stop = (int(bound) for bound in texts.bounds[item])
     pieces = texts.pieces(item)

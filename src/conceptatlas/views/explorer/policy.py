@@ -139,7 +139,11 @@ class Guard:
             return 405, "Only GET, HEAD and POST are understood here."
         if scope["method"] == "POST" and not self.policy.origin_is_ours(headers.get("origin"), host):
             return 403, "This request did not come from a page of this server."
-        if scope["method"] != "POST" and "origin" in headers and not self.policy.origin_is_ours(headers["origin"], host):
+        if (
+            scope["method"] != "POST"
+            and "origin" in headers
+            and not self.policy.origin_is_ours(headers["origin"], host)
+        ):
             return 403, "This request came from a page of another server."
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > MAX_BODY:

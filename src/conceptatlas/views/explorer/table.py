@@ -1,14 +1,13 @@
 """The feature table of the explorer: filter, search, sort and page millions of features, column by column.
 
-Columns are read from ``all_features.parquet`` when first asked for and kept; so is the order of a sort. A page is then
-a mask over an order: no query touches the columns that it does not need.
+Columns are read from ``all_features.parquet`` when first asked for and kept: no query touches the columns that it does
+not need. Only the lines up to the page asked for are put in order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -17,7 +16,6 @@ from urllib.parse import urlencode
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-import polars.selectors as cs
 
 from conceptatlas.base.errors import InputError
 
@@ -104,7 +102,8 @@ class Query:
         """
         values: dict[str, str] = dict(parameters)
         columns = tuple(dict.fromkeys(value for key, value in parameters if key == "col"))
-        low, high = {}, {}
+        low: dict[str, float] = {}
+        high: dict[str, float] = {}
         for key, value in parameters:
             side, _, name = key.partition("_")
             if side in ("min", "max") and value.strip():
@@ -173,6 +172,25 @@ def _float(name: str, value: str) -> float:
     return number
 
 
+@dataclass(frozen=True)
+class Words:
+    """A text column as its different values and the number of its value on each line, int32 [K]."""
+
+    values: list[str]
+    codes: npt.NDArray[np.int32]
+
+    @classmethod
+    def of(cls, series: pl.Series) -> Words:
+        """Encode a column. The features of an SAE stand together, so only the runs are looked at."""
+        runs = series.rle().struct.unnest()
+        values, codes = np.unique(runs["value"].fill_null("").to_numpy().astype(str), return_inverse=True)
+        return cls([str(value) for value in values], np.repeat(codes.astype(np.int32), runs["len"].to_numpy()))
+
+    def at(self, places: npt.NDArray[np.int64]) -> list[str]:
+        """Return the values on some lines."""
+        return [self.values[code] for code in self.codes[places]]
+
+
 class FeatureTable:
     """``all_features.parquet`` read column by column.
 
@@ -187,42 +205,36 @@ class FeatureTable:
         self.names = set(self._scan.collect_schema().names())
         self.labels = dict(labels or {})
         self._columns: dict[str, pl.Series] = {}
+        self._words: dict[str, Words] = {}
         self._lock = Lock()
-        self._order = lru_cache(maxsize=8)(self._sorted)
 
     def column(self, name: str) -> pl.Series:
-        """Return one column, read when first asked for."""
+        """Return a column of figures, read when first asked for."""
         with self._lock:
             if name not in self._columns:
-                series = self._scan.select(name).collect()[name]
-                if series.dtype == pl.String:
-                    series = series.cast(pl.Enum(series.unique().drop_nulls().sort()))
-                self._columns[name] = series
+                self._columns[name] = self._scan.select(name).collect()[name]
             return self._columns[name]
 
-    def values(self, name: str) -> list[str]:
-        """Return the different values of a text column, sorted."""
-        kind = self.column(name).dtype
-        return [str(value) for value in kind.categories] if isinstance(kind, pl.Enum) else []
+    def words(self, name: str) -> Words:
+        """Return a column of text, read when first asked for."""
+        with self._lock:
+            if name not in self._words:
+                self._words[name] = Words.of(self._scan.select(name).collect()[name])
+            return self._words[name]
 
     def saes(self) -> list[str]:
         """Return the slugs of the SAEs in the table."""
-        return self.values("slug")
+        return self.words("slug").values
 
     def layers(self) -> list[int]:
         """Return the layers in the table."""
         return [int(layer) for layer in self.column("layer").unique().sort()]
 
-    def _sorted(self, name: str, descending: bool) -> npt.NDArray[np.uint32]:  # noqa: FBT001 - a cache's key
-        return self.column(name).arg_sort(descending=descending, nulls_last=True).to_numpy()
-
     def _members(self, name: str, wanted: list[str]) -> npt.NDArray[np.bool_]:
         """Return where a text column has one of the values ``wanted``, bool [K]."""
-        known = self.values(name)
-        table = np.isin(known, wanted) if known else np.zeros(0, dtype=bool)
-        if not table.any():
-            return np.zeros(self.height, dtype=bool)
-        return np.asarray(table[self.column(name).to_physical().to_numpy()], dtype=bool)
+        words = self.words(name)
+        hit = np.array([value in wanted for value in words.values], dtype=bool)
+        return np.asarray(hit[words.codes], dtype=bool) if hit.any() else np.zeros(self.height, dtype=bool)
 
     def _keys(self, keys: list[tuple[str, int]]) -> npt.NDArray[np.bool_]:
         """Return where the feature is one of ``keys``, bool [K]."""
@@ -241,8 +253,8 @@ class FeatureTable:
 
     def _matches(self, words: str) -> npt.NDArray[np.bool_]:
         low = words.casefold()
-        names = [value for value in self.values("slug") if low in value.casefold()]
-        ids = [value for value in self.values("sae_id") if low in value.casefold()]
+        names = [value for value in self.words("slug").values if low in value.casefold()]
+        ids = [value for value in self.words("sae_id").values if low in value.casefold()]
         mask = self._members("slug", names) | self._members("sae_id", ids)
         if words.lstrip("#").isdecimal() and len(words) < 12:
             mask |= self.column("feature_id").to_numpy() == int(words.lstrip("#"))
@@ -268,28 +280,67 @@ class FeatureTable:
             parts.append(self._matches(query.search))
         return np.logical_and.reduce(parts) if parts else None
 
-    def select(self, query: Query, starred: list[tuple[str, int]]) -> npt.NDArray[np.uint32]:
-        """Return the lines that the query asks for, in its order (all pages), uint32."""
-        order = self._order(query.sort, query.descending)
+    def _candidates(self, query: Query, starred: list[tuple[str, int]]) -> npt.NDArray[np.int64]:
         mask = self._mask(query, starred)
-        return order if mask is None else order[mask[order]]
+        return np.arange(self.height) if mask is None else np.flatnonzero(mask)
 
-    def lines(self, places: npt.NDArray[np.uint32], columns: tuple[str, ...]) -> list[dict[str, Any]]:
+    def _keys_of(self, query: Query, lines: npt.NDArray[np.int64]) -> npt.NDArray[np.floating]:
+        """Return what to sort the lines by, ascending; what is empty comes last."""
+        column = self.column(query.sort)
+        kind = pl.Float32 if column.dtype == pl.Float32 else pl.Float64
+        values = column.cast(kind).fill_null(float("nan")).to_numpy()[lines]
+        return np.where(np.isnan(values), np.inf, -values if query.descending else values)
+
+    def select(self, query: Query, starred: list[tuple[str, int]]) -> npt.NDArray[np.int64]:
+        """Return every line that the query asks for, in its order; ties in the order of the table."""
+        lines = self._candidates(query, starred)
+        return lines[np.argsort(self._keys_of(query, lines), kind="stable")]
+
+    def part(
+        self, query: Query, starred: list[tuple[str, int]], start: int, stop: int
+    ) -> tuple[npt.NDArray[np.int64], int]:
+        """Return the lines ``start`` to ``stop`` (half-open) of what ``select`` gives, and how many there are in all.
+
+        Only the first ``stop`` lines are put in order: a page of millions needs no sort of millions.
+        """
+        lines = self._candidates(query, starred)
+        total = len(lines)
+        stop = min(stop, total)
+        if start >= stop:
+            return lines[:0], total
+        keys = self._keys_of(query, lines)
+        if stop < total // 4:
+            last = np.partition(keys, stop - 1)[stop - 1]
+            better = np.flatnonzero(keys < last)
+            chosen = np.concatenate([better, np.flatnonzero(keys == last)[: stop - len(better)]])
+            lines, keys = lines[chosen], keys[chosen]
+        return lines[np.argsort(keys, kind="stable")][start:stop], total
+
+    def place(self, query: Query, starred: list[tuple[str, int]], slug: str, feature_id: int) -> tuple[int | None, int]:
+        """Return a feature's place (from 0) in what ``select`` gives, None where it is not in it; and how many are."""
+        lines = self._candidates(query, starred)
+        here = np.flatnonzero(self.is_feature(slug, feature_id)[lines])
+        if not len(here):
+            return None, len(lines)
+        keys = self._keys_of(query, lines)
+        at = int(here[0])
+        return int((keys < keys[at]).sum() + (keys[:at] == keys[at]).sum()), len(lines)
+
+    def lines(self, places: npt.NDArray[np.int64], columns: tuple[str, ...]) -> list[dict[str, Any]]:
         """Return some lines with the columns asked for, and what names a feature."""
-        names = list(dict.fromkeys((*ALWAYS, "slug", "sae_id", *columns)))
-        frame = pl.DataFrame(
-            [
-                self.column(name).gather(places) if name in self.names else pl.Series(name, [None] * len(places))
-                for name in names
-            ]
-        )
-        rows = frame.with_columns(cs.enum().cast(pl.String)).rows(named=True)
+        rows = self.frame(places, columns).rows(named=True)
         for row in rows:
             row["label_text"] = self.labels.get((row["slug"], row["feature_id"]), "")
         return rows
 
-    def frame(self, places: npt.NDArray[np.uint32], columns: tuple[str, ...]) -> pl.DataFrame:
-        """Return all the lines asked for as a table, for export."""
-        names = [name for name in dict.fromkeys((*ALWAYS, "sae_id", "slug", *columns)) if name in self.names]
-        table = pl.DataFrame([self.column(name).gather(places) for name in names])
-        return table.with_columns(cs.enum().cast(pl.String))
+    def frame(self, places: npt.NDArray[np.int64], columns: tuple[str, ...]) -> pl.DataFrame:
+        """Return some lines as a table; a column that the file lacks is empty."""
+        found = []
+        for name in dict.fromkeys((*ALWAYS, "sae_id", "slug", *columns)):
+            if name in ("sae_id", "slug"):
+                found.append(pl.Series(name, self.words(name).at(places), dtype=pl.String))
+            elif name in self.names:
+                found.append(self.column(name).gather(places))
+            else:
+                found.append(pl.Series(name, [None] * len(places), dtype=pl.Float64))
+        return pl.DataFrame(found)

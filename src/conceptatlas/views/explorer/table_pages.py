@@ -7,8 +7,8 @@ from urllib.parse import quote
 
 from fastapi.responses import HTMLResponse, Response
 
-from conceptatlas.base.errors import InputError
 from conceptatlas.views.explorer.library import Shelf
+from conceptatlas.views.explorer.missing import Missing
 from conceptatlas.views.explorer.table import ALWAYS, FIGURES, PAGE_SIZES, FeatureTable, Query
 from conceptatlas.views.html import render
 from conceptatlas.views.rivals import best_of_each, rivals_of
@@ -29,7 +29,7 @@ def feature_path(root: str, slug: str, feature_id: int) -> str:
 
 def _table(shelf: Shelf) -> FeatureTable:
     if shelf.table is None:
-        raise InputError("This study has no ranking, so there is no table of features; run `conceptatlas rank` first.")
+        raise Missing("This study has no ranking, so there is no table of features; run `conceptatlas rank` first.")
     return shelf.table
 
 
@@ -41,10 +41,10 @@ def features_page(shelf: Shelf, parameters: list[tuple[str, str]]) -> Response:
     """Return one page of the table."""
     table, query, root = _table(shelf), Query.parse(parameters), base(shelf.key)
     starred = _starred(shelf)
-    places = table.select(query, starred)
     start = (query.page - 1) * query.size
+    places, total = table.part(query, starred, start, start + query.size)
     stars = set(starred)
-    rows: list[dict[str, Any]] = table.lines(places[start : start + query.size], query.columns)
+    rows: list[dict[str, Any]] = table.lines(places, query.columns)
     tail = query.url(page=query.page).rstrip("?")
     for row in rows:
         row["href"] = feature_path(root, row["slug"], row["feature_id"]) + tail
@@ -55,7 +55,7 @@ def features_page(shelf: Shelf, parameters: list[tuple[str, str]]) -> Response:
         "root": root,
         "query": query,
         "rows": rows,
-        "total": len(places),
+        "total": total,
         "height": table.height,
         "start": start,
         "figures": FIGURES,
@@ -65,7 +65,7 @@ def features_page(shelf: Shelf, parameters: list[tuple[str, str]]) -> Response:
         "saes": table.saes(),
         "choosable": EXPORT_COLUMNS,
         "rivals": best_of_each(rivals_of(shelf.study)),
-        "more": start + query.size < len(places),
+        "more": start + query.size < total,
     }
     return HTMLResponse(render("explorer/features.html", **context))
 
