@@ -187,7 +187,7 @@ def scaling(rec: Recording, pool: str) -> None:
             features = sum(sae.d_sae for sae in part.saes)
             nnz = sum(sae.nnz for sae in part.saes)
             measured.report(
-                what, features=features, nnz=nnz, us_per_1000_features=round(measured.seconds / features * 1e9)
+                what, features=features, nnz=nnz, cpu_us_per_feature=round(measured.cpu / features * 1e6, 2)
             )
 
 
