@@ -95,6 +95,7 @@ def test_good_answers_give_the_grades_in_order(run: Run, tmp_path: Path) -> None
     assert load_concept(tmp_path / "out.csv").labels.tolist() == list(TRUTH.values())
     assert json.loads((tmp_path / "out.run.json").read_text())["counts"]["labelled"] == 10
     assert "bravery" in server.requests[0].system
+    assert [path.name for path in (tmp_path / "cache" / "llm").iterdir()] == ["items"]
     assert KEY not in "".join(p.read_text() for p in tmp_path.rglob("*.json")) + done.stdout + done.stderr
 
 
@@ -131,7 +132,7 @@ def by_counting(request: Request) -> Answer:
 
 def doubled(request: Request) -> Answer:
     entries = grade_all(request, TRUTH.__getitem__)
-    return answer([*entries, {"id": entries[0]["id"], "grade": (entries[0]["grade"] + 1) % 4}])
+    return answer([{"id": entries[0]["id"], "grade": (entries[0]["grade"] + 1) % 4}, *entries])
 
 
 def out_of_range(value: object) -> Callable[[Request], Answer]:

@@ -237,7 +237,8 @@ def test_an_endpoint_that_goes_away_midway_is_gone_on_with(run: Run, tmp_path: P
     got = Counter(int(row["concept_strength_label"]) for row in generated(tmp_path))
     assert got == {0: 2, 1: 3, 2: 4, 3: 5}
     assert before <= {row["sentence"] for row in generated(tmp_path)}
-    # Together as many texts as an undisturbed run asks for.
+    # Together as many texts and requests as an undisturbed run asks for: what was not answered does not count.
+    assert sum(json.loads((tmp_path / "out.work.json").read_text())["asked"].values()) == 6
     assert sum(n for n, _ in writes(server)) + len(before) == 14
 
 

@@ -24,7 +24,7 @@ from conceptatlas.concepts.similarity import NearDuplicates
 from conceptatlas.concepts.worklog import WorkLog
 from conceptatlas.concepts.writing import beside, check_out
 from conceptatlas.concepts.writing_prompts import read_sentences_answer, writing_instructions, writing_request
-from conceptatlas.llm import LLM, Ask, ChatRequest, NoAnswer
+from conceptatlas.llm import LLM, Ask, BadAnswer, ChatRequest, NoAnswer
 
 PATIENCE = 3  # rounds in which a grade may gain next to nothing before the model counts as unable to
 LEAST_YIELD = 0.05  # share of the texts asked for in those rounds that must have become of that grade
@@ -204,11 +204,11 @@ class _Run:
         asks = [Ask(request, read_sentences_answer) for _, request in requests]
         stream = self.llm.ask_all(asks, tries=_WRITING_TRIES)
         answers = dict(stream)
-        for index, (grade, _) in enumerate(requests):  # in the order of asking, whatever the order of answering
+        for index, (grade, request) in enumerate(requests):  # in the order of asking, whatever that of answering
             written = answers[index]
-            if isinstance(written, NoAnswer) and self.llm.stopped is not None:
+            if isinstance(written, NoAnswer) and not isinstance(written, BadAnswer):
                 continue  # it counts as not asked, so that a rerun asks the same
-            self.log.asked[grade] = self.log.asked.get(grade, 0) + 1
+            self.log.asked[grade] = request.sample + 1
             for text in [] if isinstance(written, NoAnswer) else written:
                 if self.near.has_near(text):
                     self.log.duplicates += 1

@@ -119,9 +119,7 @@ def find_columns(table: RawTable, wanted: tuple[str, str]) -> tuple[str, str]:
 
 def parse_grade(value: object) -> int | None:
     """Return the grade 0–3 that ``value`` says (3, 3.0, "3", "3.0"), or None when it is not one."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        return None
-    found = _GRADE.fullmatch(str(value))
+    found = _GRADE.fullmatch(str(value)) if isinstance(value, (int, float, str)) else None  # True is "True": no grade
     return int(found[1]) if found else None
 
 

@@ -21,7 +21,7 @@ class WorkLog:
         path: The file.
         settings: All that must be the same for the texts to be of use to another run.
         texts: (text, grade aimed at), in the order in which they were accepted.
-        asked: Requests sent so far, by grade.
+        asked: Number of the next request, by grade.
         duplicates: Near-duplicates dropped so far.
     """
 
