@@ -20,7 +20,7 @@ def one_hot_like(rng, n, n_classes):
     return scores / scores.sum(axis=1, keepdims=True)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(st.integers(0, 10_000), st.integers(6, 40), st.integers(2, 4))
 def test_figures_of_classes_equal_the_oracle_s(seed, n, n_classes):
     rng = np.random.default_rng(seed)
@@ -48,7 +48,7 @@ def test_figures_of_classes_equal_the_oracle_s(seed, n, n_classes):
             assert kappa == pytest.approx(sk.cohen_kappa_score(t, s, weights="quadratic", labels=labels), abs=1e-9)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(st.integers(0, 10_000), st.integers(5, 40))
 def test_figures_of_values_equal_the_oracle_s(seed, n):
     rng = np.random.default_rng(seed)

@@ -169,13 +169,15 @@ def test_an_activation_can_be_classified_as_active(feature_data, tmp_path):
 
 @pytest.mark.parametrize("model", ["logistic", "random_forest", "svm"])
 def test_equal_seeds_give_equal_bits(concept_data, tmp_path, model):
-    runs = [train_probe(concept_data, tmp_path / str(i), name="x", config=config(model)) for i in range(2)]
+    hyper = {"n_estimators": 20} if model == "random_forest" else {}
+    settings = config(model, hyperparams=hyper)
+    runs = [train_probe(concept_data, tmp_path / str(i), name="x", config=settings) for i in range(2)]
     a, b = (dict(run.results) for run in runs)
     assert a.pop("training_time_sec") > 0
     b.pop("training_time_sec")
     assert a == b
     assert (runs[0].path / "model.skops").read_bytes() == (runs[1].path / "model.skops").read_bytes()
-    other = train_probe(concept_data, tmp_path / "o", name="x", config=config(model, random_state=5))
+    other = train_probe(concept_data, tmp_path / "o", name="x", config=config(model, hyperparams=hyper, random_state=5))
     assert other.results["cv_scores"] != a["cv_scores"]
 
 
@@ -193,7 +195,7 @@ def strategy_options(strategy):
 def test_nothing_leaks(noise, tmp_path, strategy, normalize, model):
     """Random targets, groups of eight near-duplicates: whoever sees a group on both sides scores far above chance."""
     data = prepare_probe(noise, tmp_path / "x.npz", normalize=normalize, **strategy_options(strategy))
-    hyper = {"random_forest": {"n_estimators": 30}, "svm": {"C": 100.0}}.get(model, {})
+    hyper = {"random_forest": {"n_estimators": 15}, "svm": {"C": 100.0}}.get(model, {})
     found = fit_and_judge(data, config(model, hyperparams=hyper, bootstrap=0, shuffles=0)).results
     if strategy.endswith("concept"):
         # 48 test items in groups of 8 and chance ¼: the share of right groups is binomial(≥ 6 groups).
@@ -279,7 +281,8 @@ def test_a_grid_is_searched_inside_the_training_part(concept_data, tmp_path):
 
 def test_probabilities_come_with_every_classifier(concept_data, tmp_path):
     for model in ("logistic", "random_forest", "svm"):
-        run = train_probe(concept_data, tmp_path, name=model, config=config(model))
+        hyper = {"n_estimators": 30} if model == "random_forest" else {}
+        run = train_probe(concept_data, tmp_path, name=model, config=config(model, hyperparams=hyper))
         raw = concept_data.raw()[concept_data.test_index]
         p = run.probabilities(raw)
         assert p.shape == (len(raw), 4)

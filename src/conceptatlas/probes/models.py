@@ -30,6 +30,8 @@ F64 = npt.NDArray[np.float64]
 
 # Decided by us, so that results can be reproduced and saved.
 _OURS = frozenset({"random_state", "n_jobs", "verbose", "warm_start", "probability", "penalty", "dual"})
+# Below so many input values, starting threads costs a forest more than they save.
+_WORTH_THREADS = 500_000
 SVM_KERNELS = ("rbf", "linear", "poly")
 
 
@@ -139,7 +141,7 @@ def fit(pipeline: Pipeline, X: F64, y: npt.NDArray[Any]) -> Pipeline:
             if len(space.pivots):  # none when every column is constant
                 fit_logistic(model, space, y)
                 return pipeline
-        if "n_jobs" in model.get_params() and not isinstance(model, LogisticRegression):
+        if X.size >= _WORTH_THREADS and "n_jobs" in model.get_params() and not isinstance(model, LogisticRegression):
             # Trees draw their seeds beforehand, so growing them in parallel changes nothing; adding up their votes in
             # parallel does, in the last bit, so the fitted model votes in one thread.
             model.set_params(n_jobs=-1)
