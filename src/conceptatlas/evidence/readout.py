@@ -106,7 +106,7 @@ class LanguageOutputs:
         rows = [self._rows(ids) for ids in inputs]
         parsed = Site.parse(site)
         pieces = [
-            self.subject.hidden_states(inputs[i : i + self.batch], [parsed], rows[i : i + self.batch])[site]
+            self.subject.hidden_states(inputs[i : i + self.batch], [parsed], rows[i : i + self.batch])[str(parsed)]
             for i in range(0, len(inputs), self.batch)
         ]
         return torch.cat(pieces)
