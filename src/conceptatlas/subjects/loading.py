@@ -172,7 +172,7 @@ def load_model(source: Source, *, device: torch.device, dtype: torch.dtype | str
             ),
         )
     _check_complete(model, report, source)
-    revision = content_hash(Path(source.location)) if source.local else str(config._commit_hash)
+    revision = content_hash(Path(source.location)) if source.local else str(config._commit_hash or "unknown")
     model = model.to(device).eval().requires_grad_(requires_grad=False)
     return Loaded(model, tokenizer, model.config.get_text_config(), revision)
 
