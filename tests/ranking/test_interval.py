@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.special import expit, logit
-from scipy.stats import norm
+from scipy.stats import norm, rankdata
 from sklearn.metrics import roc_auc_score
 
-from conceptatlas.ranking.interval import auroc_interval
+from conceptatlas.ranking.interval import auroc_interval, mid_ranks
 
 
 def delong(x: np.ndarray, y: np.ndarray, groups: np.ndarray) -> tuple[float, float, float]:
@@ -87,3 +87,10 @@ def test_coverage_with_groups_where_items_alone_would_claim_too_much():
             grouped, alone = grouped + (by is not None and inside), alone + (by is None and inside)
     assert 0.93 <= grouped / 1000 <= 0.97
     assert alone / 1000 < 0.85
+
+
+def test_mid_ranks_are_scipys():
+    rng = np.random.default_rng(0)
+    for n in (0, 1, 30):
+        x = rng.integers(0, 5, n).astype(float)
+        assert np.array_equal(mid_ranks(x), rankdata(x))

@@ -328,3 +328,26 @@ def test_no_ranking_there(tmp_path):
     done = invoke("show", tmp_path)
     assert done.code == 2
     assert "There is no ranking in" in done.stderr
+
+
+def test_attention_sinks_are_said_where_pooling_counts_them(tmp_path):
+    rec = planted(tmp_path / "rec", sinks=[0, 5])
+    assert "2 of" in ca.rank(rec, pool="max", permutations=0, **LOOSE).facts["warnings"][0]
+    assert ca.rank(rec, pool="final", permutations=0, **LOOSE).facts["warnings"] == []
+
+
+def test_items_without_a_grade_are_an_error(tmp_path):
+    items = planted(tmp_path / "rec", n=10).items
+    from conceptatlas.ranking.design import Design
+
+    some = items.with_columns(pl.when(pl.col("item") > 2).then(pl.col("label")).alias("label"))
+    with pytest.raises(InputError, match="needs a grade for every item, and 3 of 10 have none"):
+        Design.of_items(some, share=0.3)
+
+
+def test_groups_never_straddle_the_split(tmp_path):
+    from conceptatlas.ranking.design import Design
+
+    design = Design.of_items(planted(tmp_path / "rec", groups=True).items, share=0.3)
+    assert design.holdout.any()
+    assert not set(design.groups[design.holdout]) & set(design.groups[design.discovery])

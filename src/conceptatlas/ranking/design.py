@@ -71,11 +71,19 @@ class Design:
     @classmethod
     def of_items(cls, items: pl.DataFrame, *, share: float) -> Design:
         """Build the design of a recording's items; ``share`` of the groups is held out."""
+        missing = items["label"].null_count()
+        if missing:
+            raise InputError(
+                f"A ranking needs a grade for every item, and {missing} of {items.height} have none; label them, or "
+                "record the labelled ones only."
+            )
         labels, hashes = items["label"].to_numpy(), items["split_hash"].to_numpy()
         split = items["split"].to_list() if "split" in items.columns else None
         holdout = holdout_mask(labels, hashes, split=split, share=share)
         groups = np.unique(hashes, return_inverse=True)[1].astype(np.int64)
-        confounds = np.column_stack([items["text"].str.len_chars().to_numpy(), items["n_rows"].to_numpy()])
+        confounds = np.column_stack(
+            [items["text"].fill_null("").str.len_chars().to_numpy(), items["n_rows"].to_numpy()]
+        )
         return cls.build(labels, holdout, groups=groups, confounds=confounds.astype(np.float64))
 
     def with_holdout(self, holdout: npt.NDArray[np.bool_]) -> Design:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata
+
+from conceptatlas.ranking.interval import mid_ranks
 
 N_FOLDS = 5
 
@@ -35,7 +36,7 @@ def auroc(scores: npt.NDArray[np.floating], is_high: npt.NDArray[np.bool_]) -> f
     n_low = len(is_high) - n_high
     if not n_high or not n_low:
         return float("nan")
-    return float((rankdata(scores)[is_high].sum() - n_high * (n_high + 1) / 2) / (n_high * n_low))
+    return float((mid_ranks(scores)[is_high].sum() - n_high * (n_high + 1) / 2) / (n_high * n_low))
 
 
 def mean_auroc(scores: npt.NDArray[np.floating], is_high: npt.NDArray[np.bool_], fold: npt.NDArray[np.int64]) -> float:

@@ -11,7 +11,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 from scipy.special import expit, logit, ndtri
-from scipy.stats import rankdata
 
 from conceptatlas.ranking.kernels import F64
 
@@ -24,18 +23,25 @@ class Interval(NamedTuple):
     high: float
 
 
+def mid_ranks(values: npt.NDArray[np.floating]) -> F64:
+    """Return 1-based ranks, ties sharing their mean rank, float64 [N] (``scipy.stats.rankdata``, which costs a second)."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return np.asarray((last - (counts - 1) / 2)[inverse], dtype=np.float64)
+
+
 def placements(scores: F64, is_high: npt.NDArray[np.bool_]) -> F64:
     """Return for each item the share of items of the other class that stand on its right side (ties ½), [N].
 
     For a high item: the share of low items below it; for a low item: the share of high items above it. The mean over
     either class is the AUROC.
     """
-    ranks = rankdata(scores)
+    ranks = mid_ranks(scores)
     out = np.empty(len(scores))
     for side in (True, False):
         own = is_high == side
         others = len(scores) - int(own.sum())
-        below = (ranks[own] - rankdata(scores[own])) / others
+        below = (ranks[own] - mid_ranks(scores[own])) / others
         out[own] = below if side else 1 - below
     return out
 

@@ -64,7 +64,7 @@ def rank(
     """Rank every feature of a recording against its concept.
 
     Everything that selects sees the discovery items only; the hold-out is reported on. See ``RankOptions`` for what
-    each option means, and ``docs/ranking.md`` for the definitions.
+    each option means, and ``docs/reference/metrics.md`` for the definitions.
 
     Args:
         rec: A recording, or its folder.
@@ -182,6 +182,12 @@ class _Run:
             if best is None or auroc > best_auroc:
                 best, best_auroc = (source, found), float(np.nan_to_num(auroc, nan=-np.inf))
         assert best is not None
+        n_sinks = int(self.recording.sinks.sum()) if best[0].pool != "final" else 0
+        if n_sinks:
+            self.warnings.append(
+                f"{n_sinks} of {self.recording.n_rows} rows are attention sinks (norm above ten times the median), and "
+                f"pooling by {best[0].pool} counts them; see whether the best features fire there."
+            )
         return *best, Chance(nulls, options.direction)
 
     def _table(

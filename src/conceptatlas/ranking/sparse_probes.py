@@ -29,6 +29,8 @@ from conceptatlas.recording import RecordedSAE
 
 SPARSITIES = (1, 2, 5, 10, 20)
 _FEATURES_PER_TILE = 1024
+# Random features from which the threshold is read.
+_SAMPLE = 512
 
 
 def mean_differences(columns: ItemColumns, contest: Contest, fitted: Sequence[npt.NDArray[np.int64]]) -> F64:
@@ -122,19 +124,22 @@ def random_columns(
         rng: Where the weights come from.
     """
     x = (hidden - hidden[inside].mean(axis=0)).astype(np.float32)
-    weights = rng.standard_normal((d_sae, x.shape[1]), dtype=np.float32)
-    weights /= np.linalg.norm(weights, axis=1, keepdims=True)
     share = min(max(l0 / d_sae, 0.0), 1.0)
-    sample = weights[:: max(1, d_sae // 512)] @ x[inside].T
+    sample = _directions(_SAMPLE, x.shape[1], rng) @ x[inside].T
     threshold = max(float(np.quantile(sample, 1 - share)), 0.0)
     counts, items, values = [np.zeros(1, np.int64)], [], []
     for start in range(0, d_sae, _FEATURES_PER_TILE):
-        pre = weights[start : start + _FEATURES_PER_TILE] @ x.T
+        pre = _directions(min(_FEATURES_PER_TILE, d_sae - start), x.shape[1], rng) @ x.T
         feature, item = np.nonzero(pre > threshold)
         counts.append(np.bincount(feature, minlength=len(pre)))
         items.append(item.astype(np.int32))
         values.append(pre[feature, item])
     return ItemColumns(np.cumsum(np.concatenate(counts)), np.concatenate(items), np.concatenate(values))
+
+
+def _directions(count: int, width: int, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    weights = rng.standard_normal((count, width), dtype=np.float32)
+    return weights / np.linalg.norm(weights, axis=1, keepdims=True)
 
 
 def random_sae(
