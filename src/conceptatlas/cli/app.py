@@ -35,6 +35,7 @@ COMMAND_MODULES: tuple[str, ...] = (
     "explore",
     "probe",
     "catalog",
+    "prompts",
     "images",
 )
 

@@ -1,0 +1,175 @@
+"""Universal features (active on most prompts), specific ones (those of a list), and the contrast between labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from scipy import stats
+
+from conceptatlas.base.errors import InputError
+from conceptatlas.prompts.data import FeatureList, Prompt, labels_of
+from conceptatlas.prompts.reading import Reading
+from conceptatlas.prompts.sources import Source
+
+UNIVERSAL_COLUMNS: dict[str, Any] = {
+    "feature_id": pl.Int32,
+    "activation_mean": pl.Float64,
+    "activation_max": pl.Float64,
+    "activation_min": pl.Float64,
+    "num_prompts": pl.Int32,
+    "chat_desc": pl.String,
+    "pt_desc": pl.String,
+    "type": pl.String,
+    "source": pl.String,
+    "token": pl.String,
+    "link": pl.String,
+}
+SPECIFIC_COLUMNS: dict[str, Any] = {
+    "prompt_idx": pl.Int32,
+    "prompt": pl.String,
+    "label": pl.String,
+    "feature_id": pl.Int32,
+    "activation": pl.Float64,
+    "source": pl.String,
+    "token": pl.String,
+    "link": pl.String,
+}
+MIN_ACTIVE = 5
+
+
+def check_thresholds(threshold: float, activation_threshold: float) -> None:
+    """Raise InputError unless the share lies in 0–1 and the activation is not negative."""
+    if not 0 <= threshold <= 1:
+        raise InputError(f"--threshold is a share of the prompts between 0 and 1, not {threshold:g}.")
+    if activation_threshold < 0:
+        raise InputError(f"--activation-threshold is {activation_threshold:g}; give 0 or more.")
+
+
+def link_of(source: Source, feature: int) -> str:
+    """Return the feature's Neuronpedia page, or an empty string where this very SAE has none."""
+    return source.sae.url(feature)
+
+
+def universal_rows(reading: Reading, *, threshold: float, activation_threshold: float) -> list[dict[str, Any]]:
+    """Return a row for every feature that is active on at least ``threshold`` of the prompts at a token type.
+
+    Mean, max and min are over the prompts on which it is active (above ``activation_threshold``). Most prompts first, then
+    the larger mean, then the smaller index.
+    """
+    least = threshold * reading.n_prompts
+    found = []
+    for kind, token in enumerate(reading.types):
+        rows: list[dict[str, Any]] = []
+        for feature, _prompts, values in reading.of_type(kind):
+            active = values[values > activation_threshold].astype(np.float64)
+            if len(active) == 0 or len(active) < least:
+                continue
+            rows.append(
+                {
+                    "feature_id": feature,
+                    "activation_mean": float(active.mean()),
+                    "activation_max": float(active.max()),
+                    "activation_min": float(active.min()),
+                    "num_prompts": len(active),
+                    "chat_desc": "",
+                    "pt_desc": "",
+                    "type": "",
+                    "source": reading.source.name,
+                    "token": token,
+                    "link": link_of(reading.source, feature),
+                }
+            )
+        found += sorted(rows, key=lambda row: (-row["num_prompts"], -row["activation_mean"], row["feature_id"]))
+    return found
+
+
+def specific_rows(reading: Reading, features: FeatureList, prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
+    """Return a row for each prompt, listed feature and token type (zero activations are rows, too)."""
+    found = []
+    for feature in features.by_source.get(reading.source.name, []):
+        values = reading.values(feature)
+        link = link_of(reading.source, feature)
+        for number, prompt in enumerate(prompts):
+            for kind, token in enumerate(reading.types):
+                found.append(
+                    {
+                        "prompt_idx": number,
+                        "prompt": prompt.content,
+                        "label": prompt.label,
+                        "feature_id": feature,
+                        "activation": float(values[number, kind]),
+                        "source": reading.source.name,
+                        "token": token,
+                        "link": link,
+                    }
+                )
+    return found
+
+
+def active_prompts(
+    rows: Sequence[dict[str, Any]], sources: dict[str, Source], *, activation_threshold: float
+) -> list[dict[str, Any]]:
+    """Return the JSONL entries of the specific rows above the activation threshold, in their order."""
+    return [
+        {
+            "model": sources[row["source"]].short,
+            "layer": sources[row["source"]].sae.layer,
+            "feature_id": row["feature_id"],
+            "prompt": row["prompt"],
+            "label": row["label"],
+            "activation": row["activation"],
+            "token_type": row["token"],
+        }
+        for row in rows
+        if row["activation"] > activation_threshold
+    ]
+
+
+def contrast_rows(reading: Reading, prompts: Sequence[Prompt], *, activation_threshold: float) -> list[dict[str, Any]]:
+    """Return, for every feature active on ``MIN_ACTIVE`` prompts or more, its activity by label and a test of difference.
+
+    The test is Kruskal–Wallis with tie correction over all prompts (for two labels the two-sided Mann–Whitney test in its
+    normal approximation). ``q_value`` is added over all sources and tokens by ``with_q_values``.
+    """
+    labels = labels_of(prompts)
+    groups = np.array([labels.index(prompt.label) for prompt in prompts])
+    found = []
+    for kind, token in enumerate(reading.types):
+        for feature, where, values in reading.of_type(kind):
+            if int((values > activation_threshold).sum()) < MIN_ACTIVE:
+                continue
+            dense = np.zeros(reading.n_prompts)
+            dense[where] = values
+            row: dict[str, Any] = {"feature_id": feature, "source": reading.source.name, "token": token}
+            for number, label in enumerate(labels):
+                mine = dense[groups == number]
+                row[f"share_{label}"] = float((mine > activation_threshold).mean())
+                row[f"mean_{label}"] = float(mine.mean())
+            row["p_value"] = difference_test(dense, groups)
+            row["link"] = link_of(reading.source, feature)
+            found.append(row)
+    return found
+
+
+def difference_test(values: npt.NDArray[np.float64], groups: npt.NDArray[np.int64]) -> float:
+    """Return the Kruskal–Wallis p-value of a difference between groups (1 where every value is the same)."""
+    parts = [values[groups == group] for group in np.unique(groups)]
+    if len(parts) < 2 or np.ptp(values) == 0:
+        return 1.0
+    return float(stats.kruskal(*parts).pvalue)
+
+
+def with_q_values(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows with ``q_value`` (Benjamini–Hochberg over all of them), smallest first."""
+    if not rows:
+        return []
+    q_values = stats.false_discovery_control([row["p_value"] for row in rows])
+    for row, q_value in zip(rows, q_values, strict=True):
+        row["q_value"] = float(q_value)
+    return sorted(
+        rows, key=lambda row: (row["q_value"], row["p_value"], row["source"], row["token"], row["feature_id"])
+    )
