@@ -17,14 +17,14 @@ from pathlib import Path
 os.environ.setdefault("WANDB_MODE", "disabled")
 
 import torch
-from conceptatlas.base.files import ensure_folder
-from transformers import Gemma2ForCausalLM
-
-from conceptatlas.subjects.organism import TRAITS, graded_set, neutral_stories
 from organism_training import card, detection, saes, shipping, steering, verdict_check
 from organism_training.activations import collect_rows
 from organism_training.batches import Vocabulary
 from organism_training.model import train_model
+from transformers import Gemma2ForCausalLM
+
+from conceptatlas.base.files import ensure_folder
+from conceptatlas.subjects.organism import TRAITS, graded_set, neutral_stories
 
 SOURCE = Path(__file__).parents[1] / "src" / "conceptatlas"
 STAGES = ("model", "saes", "sets", "card")

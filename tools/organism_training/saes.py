@@ -17,9 +17,9 @@ from safetensors.torch import load_file, save_file
 
 WIDTH = 512
 SPARSITIES = (12, 32)
-ROWS = 600_000
-SAMPLES = 2_000_000
-BATCH = 2048
+ROWS = 300_000
+SAMPLES = 1_200_000
+BATCH = 1024
 LEARNING_RATE = 1e-3
 
 
@@ -68,7 +68,7 @@ def train_sae(
         lr_warm_up_steps=50,
         lr_decay_steps=steps // 3,
         device="cpu",
-        dead_feature_window=150,
+        dead_feature_window=200,
         feature_sampling_window=500,
         n_batches_for_norm_estimate=20,
         logger=LoggingConfig(log_to_wandb=False),

@@ -23,7 +23,7 @@ DENSITY_FACTOR = 3.0  # a control latent fires at most this many times as often 
 
 @dataclass(frozen=True)
 class Effect:
-    """Rise of the log-probability of a trait's verdict words (the three together), in nats, and the controls' 95th percentiles."""
+    """Rise of the log-probability of a trait's three verdict words together, in nats, and the controls' 95th percentiles."""
 
     trait: Trait
     sae_id: str
