@@ -36,6 +36,7 @@ class StudyConfig(BaseModel):
         rank: Options of ``conceptatlas rank``.
         trace: Options of ``conceptatlas trace``; ``false`` leaves the stage out.
         effect: Options of ``conceptatlas effect``; left out unless given (``{}`` or ``true`` takes the defaults).
+        prompts: Options of the chat-prompt analysis (see `conceptatlas.prompts.prompts`); left out unless given.
         report: Options of ``conceptatlas report``.
     """
 
@@ -50,6 +51,7 @@ class StudyConfig(BaseModel):
     rank: dict[str, Any] = {}
     trace: dict[str, Any] | bool = {}
     effect: dict[str, Any] | bool = False
+    prompts: dict[str, Any] | bool = False
     report: dict[str, Any] = {}
 
     @field_validator("saes", mode="before")
@@ -143,6 +145,16 @@ def _run_effect(study: Study, options: Mapping[str, Any]) -> None:
     _effect_function()(folder("rank"), folder("record"), folder("effect"), **options)
 
 
+def _prompts_function() -> Callable[..., Any]:
+    from conceptatlas.prompts import prompts
+
+    return prompts
+
+
+def _run_prompts(study: Study, options: Mapping[str, Any]) -> None:
+    _prompts_function()(study.stage_folder("prompts"), **options)
+
+
 def _report_function() -> Callable[..., Any]:
     from conceptatlas.views import report
 
@@ -158,7 +170,8 @@ STAGES: dict[str, Stage] = {
     "rank": Stage("rank", ("record",), _rank_function, _run_rank),
     "trace": Stage("trace", ("record", "rank"), _trace_function, _run_trace),
     "effect": Stage("effect", ("record", "rank"), _effect_function, _run_effect),
-    "report": Stage(".", ("record", "rank", "trace", "effect"), _report_function, _run_report),
+    "prompts": Stage("prompts", ("record",), _prompts_function, _run_prompts),
+    "report": Stage(".", ("record", "rank", "trace", "effect", "prompts"), _report_function, _run_report),
 }
 
 

@@ -15,6 +15,7 @@ _NAMES = {
     "load_prompts": "data",
     "name_of": "sources",
     "preset_of": "sources",
+    "prompts": "stage",
     "read_sources": "reading",
     "resolve_sources": "sources",
 }
