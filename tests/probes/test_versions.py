@@ -16,7 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from skops.io import dump
 
-from conceptatlas.base.errors import InputError
+from conceptatlas.base.errors import InputError, WorkError
 from conceptatlas.probes.comparison import compare_probes
 from conceptatlas.probes.config import ProbeConfig, load_config
 from conceptatlas.probes.datasets import prepare_probe
@@ -268,3 +268,16 @@ def test_a_version_is_logged_to_mlflow(data, tmp_path, monkeypatch):
     assert logged["params"]["hyperparams.C"] == 0.5
     assert logged["metrics"]["test_accuracy"] == run.results["test_accuracy"]
     assert logged["path"] == str(run.path)
+
+
+def test_a_version_is_kept_when_mlflow_fails(data, tmp_path, monkeypatch):
+    fake = types.ModuleType("mlflow")
+
+    def refuse(name):
+        raise ConnectionError("no server")
+
+    fake.set_experiment = refuse
+    monkeypatch.setitem(sys.modules, "mlflow", fake)
+    with pytest.raises(WorkError, match=r"v1_x is written, but MLflow could not log it \(ConnectionError: no server\)"):
+        train_probe(data, tmp_path / "runs", name="x", config=config(), mlflow="probes")
+    assert list_versions(tmp_path / "runs") == ["v1_x"]

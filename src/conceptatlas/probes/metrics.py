@@ -169,8 +169,9 @@ def interval(
 ) -> tuple[float, float] | None:
     """Return the percentile bootstrap interval over groups (Efron and Tibshirani 1993, ch. 13), or None.
 
-    Whole groups are drawn, because the items of one are not independent. Where a proportion is 0 or 1, its bound on the
-    other side is the exact one (Clopper and Pearson 1934) over groups: of the smallest class for an AUROC.
+    None where the figure is not defined, or where no resample differs from another. Whole groups are drawn, because
+    the items of one are not independent. Where a proportion is 0 or 1, its bound on the other side is the exact one
+    (Clopper and Pearson 1934) over groups: of the smallest class for an AUROC.
 
     Args:
         metric: The figure.
@@ -199,8 +200,8 @@ def interval(
     low, high = (float(each) for each in np.quantile(drawn, [tail, 1 - tail]))
     if metric in _PROPORTIONS and figure in (0.0, 1.0):
         n = _smallest_class(metric, outcome, dense)
-        low, high = (tail ** (1 / n), 1.0) if figure == 1.0 else (0.0, 1 - tail ** (1 / n))
-    return low, high
+        return (tail ** (1 / n), 1.0) if figure == 1.0 else (0.0, 1 - tail ** (1 / n))
+    return (low, high) if high > low else None  # no resample differs: the bootstrap says nothing
 
 
 def _smallest_class(metric: Metric, outcome: Outcome, dense: npt.NDArray[np.integer]) -> int:

@@ -6,7 +6,7 @@ import importlib
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from conceptatlas.base.errors import InputError
+from conceptatlas.base.errors import InputError, WorkError
 
 if TYPE_CHECKING:
     from conceptatlas.probes.versions import ProbeRun
@@ -32,6 +32,16 @@ def log_to_mlflow(run: ProbeRun, *, experiment: str) -> None:
     Where it goes is MLflow's own setting (``MLFLOW_TRACKING_URI``).
     """
     mlflow = require_mlflow()
+    try:
+        _log(mlflow, run, experiment)
+    except Exception as error:  # MLflow's back ends raise their own kinds; none of them may hide that the work is kept
+        raise WorkError(
+            f"{run.path} is written, but MLflow could not log it ({type(error).__name__}: {error}); check "
+            "MLFLOW_TRACKING_URI."
+        ) from error
+
+
+def _log(mlflow: ModuleType, run: ProbeRun, experiment: str) -> None:
     mlflow.set_experiment(experiment)
     results = run.results
     with mlflow.start_run(run_name=run.version):
