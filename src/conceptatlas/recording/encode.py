@@ -49,8 +49,7 @@ class LoadedSAE:
 
 def load_sae(source: SAESource, device: str, sae_dtype: str) -> LoadedSAE:
     """Load what is needed to encode."""
-    del sae_dtype
-    return LoadedSAE(source, source.load_encoder(device=device))
+    return LoadedSAE(source, source.load_encoder(device, sae_dtype))
 
 
 def encode_states(
