@@ -4,6 +4,7 @@
 - ``Host`` must be one of the server's own names: a page elsewhere cannot reach us through a name of its own (DNS
   rebinding). On another address than this machine's own, a secret from the start URL must stand in a cookie instead.
 - What changes something must come from our own pages: ``Origin`` is required and must be ours.
+- (``Referrer-Policy`` is ``same-origin``: with ``no-referrer`` browsers send ``Origin: null`` from our own forms.)
 - Bodies are small. Answers forbid everything that the pages do not need.
 """
 
@@ -28,7 +29,7 @@ HEADERS = (
     ("content-security-policy", CONTENT_POLICY),
     ("x-content-type-options", "nosniff"),
     ("x-frame-options", "DENY"),
-    ("referrer-policy", "no-referrer"),
+    ("referrer-policy", "same-origin"),
     ("cross-origin-opener-policy", "same-origin"),
     ("cross-origin-resource-policy", "same-origin"),
 )
