@@ -36,7 +36,8 @@ class Source:
     """Scores per item of a recording's features, read through memory maps."""
 
     def __init__(self, recording: Recording, pool: str) -> None:
-        if pool != "final" and not recording.keeps_all_rows:
+        keep = recording.manifest.options.keep
+        if pool != "final" and keep == "final":
             raise InputError(
                 f"--pool {pool} needs features at every row, and {recording.path} kept final rows only; "
                 "use --pool final, or record again into another folder with --keep all "
