@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
+import subprocess
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -474,3 +478,36 @@ def test_a_tenth_of_the_grades_shuffled_gives_about_the_expected_kappa(
     assert done.agreement.kappa == pytest.approx(cohen_kappa_score(labels, shuffled, weights="quadratic"))
     # A shuffled tenth agrees by chance only, so kappa loses about a tenth.
     assert done.agreement.kappa == pytest.approx(0.9, abs=0.07)
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_interrupted_or_killed_it_goes_on_with_what_is_missing(
+    run: Run, tmp_path: Path, source: Path, how: signal.Signals
+) -> None:
+    """The first batch is answered; the process ends while it waits for the second, slow one."""
+    waiting = threading.Event()
+
+    def slow_second(request: Request) -> Answer:
+        if request.number == 0:
+            return perfect(TRUTH)(request)
+        waiting.set()
+        return Answer(delay=5.0)
+
+    # The same address and cache as ``run`` uses.
+    server, _ = run(slow_second, "--dry-run")
+    command = [
+        sys.executable, "-c", "from conceptatlas.cli.app import main; main()", "annotate",
+        str(source), "--concept", "bravery", "--out",
+        str(tmp_path / "out.csv"), "--llm-model", "m", "--llm-base-url", server.url, "--batch-size", "4",
+        "--concurrency", "1",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert waiting.wait(60)
+    process.send_signal(how)
+    _, err = process.communicate(timeout=4)  # before the slow answer comes
+    assert process.returncode == (130 if how == signal.SIGINT else -how), err
+    assert not (tmp_path / "out.csv").exists()
+    server, done = run(perfect(TRUTH))
+    assert done.code == 0
+    assert sorted(texts_asked(server.requests)) == sorted(TEXTS[4:])
+    assert outcome_files(tmp_path) == (TRUTH, {})

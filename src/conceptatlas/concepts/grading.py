@@ -12,6 +12,7 @@ import json
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -180,17 +181,21 @@ class Grader:
         """Ask for ``cells`` in batches of ``size``; yield the number of valid grades that each answer brought."""
         batches = self._batches(cells, size)
         # Not kept by request: an answer may be valid in part, and its valid part is kept item by item.
-        asks = [Ask(self._request(batch), _read_grades, cached=False) for batch in batches]
+        asks = [Ask(self._request(batch), partial(self._take, batch), cached=False) for batch in batches]
         for index, result in self._llm.ask_all(asks):
-            ids = _with_ids(batches[index])
             if isinstance(result, NoAnswer):
-                reasons.update({cell.key: str(result) for cell in ids.values()})
+                reasons.update({cell.key: str(result) for cell in batches[index]})
                 yield 0
-                continue
-            grades, problems = _match(result, list(ids))
-            reasons.update({ids[id_].key: problem for id_, problem in problems.items()})
-            self._cache.put({ids[id_].key: grade for id_, grade in grades.items()})
-            yield len(grades)
+            else:
+                reasons.update(result)
+                yield len(batches[index]) - len(result)
+
+    def _take(self, cells: Sequence[_Cell], text: str) -> dict[str, str]:
+        """Read an answer, keep its valid grades at once, and return the problems of the other cells."""
+        ids = _with_ids(cells)
+        grades, problems = _match(read_answer(text, _AnyGrades).grades, list(ids))
+        self._cache.put({ids[id_].key: grade for id_, grade in grades.items()})
+        return {ids[id_].key: problem for id_, problem in problems.items()}
 
     def _graded(self, text: str, reasons: Mapping[str, str]) -> Graded:
         keys = [_Cell(text, vote).key for vote in range(self._votes)]
@@ -213,10 +218,6 @@ def _with_ids(cells: Sequence[_Cell]) -> dict[str, _Cell]:
             length += 1
         ids[digest[:length]] = cell
     return ids
-
-
-def _read_grades(text: str) -> list[Any]:
-    return read_answer(text, _AnyGrades).grades
 
 
 def _match(entries: Sequence[Any], ids: Sequence[str]) -> tuple[dict[str, int], dict[str, str]]:

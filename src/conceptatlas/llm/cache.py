@@ -75,7 +75,7 @@ class ItemCache:
                     self.known.update(record["items"])
 
     def put(self, items: Mapping[str, int]) -> None:
-        """Keep the answers of a batch."""
+        """Keep the answers of a batch. Threads may do so at once, each for items of its own."""
         if not items:
             return
         self.known.update(items)

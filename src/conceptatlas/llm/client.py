@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import queue
 import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
@@ -13,6 +14,7 @@ from conceptatlas.llm.cache import AnswerCache
 from conceptatlas.llm.model import BadAnswer, ChatModel, ChatRequest, EndpointFailed, NoAnswer, Reply, Stop, TryAgain
 
 T = TypeVar("T")
+_POLL = 0.2  # seconds
 _FAILURES_IN_A_ROW = 3  # requests whose retries were all spent, before the endpoint counts as gone
 
 
@@ -140,33 +142,40 @@ class LLM:
     def ask_all(self, asks: Sequence[Ask[T]], *, tries: int = 1) -> Iterator[tuple[int, T | NoAnswer]]:
         """Ask many, ``concurrency`` at once, and yield (index, result or why there is none) as they come.
 
-        Every index comes exactly once. Once the endpoint is out of reach for good, the rest come with that reason and
-        without having been asked.
+        ``read`` runs in the thread that asked, before that thread asks the next: what it keeps on disk is safe from an
+        interrupt. Every index comes exactly once. Once the endpoint is out of reach for good, the rest come with that
+        reason and without having been asked.
         """
-        with ThreadPoolExecutor(max_workers=max(1, self.concurrency), thread_name_prefix="llm") as pool:
-            pending: dict[Future[T | NoAnswer], int] = {}
-            todo = iter(enumerate(asks))
-            try:
-                while True:
-                    # Only as many are handed out as can run, so that an interrupt leaves nothing queued.
-                    while len(pending) < self.concurrency and (following := next(todo, None)) is not None:
-                        pending[pool.submit(self._outcome, following[1], tries)] = following[0]
-                    if not pending:
-                        return
-                    done, _ = wait(pending, return_when=FIRST_COMPLETED)
-                    for future in done:
-                        yield pending.pop(future), future.result()
-            except BaseException:
-                # An interrupt must not wait for answers under way: wake who waits to try again, cut the connections.
-                self._halt.set()
-                self.model.close()
-                raise
+        results: queue.SimpleQueue[tuple[int, T | Exception]] = queue.SimpleQueue()
+        todo = iter(enumerate(asks))
+        lock, abandoned = threading.Lock(), threading.Event()
 
-    def _outcome(self, ask: Ask[T], tries: int) -> T | NoAnswer:
+        def work() -> None:
+            while not abandoned.is_set():
+                with lock:
+                    following = next(todo, None)
+                if following is None:
+                    return
+                index, ask = following
+                try:
+                    value = self._ask(ask, tries=tries)
+                except Exception as reason:  # noqa: BLE001 - the asking thread raises what is not a NoAnswer
+                    results.put((index, reason))
+                else:
+                    results.put((index, value))
+
+        # Daemons, and not an executor: an interrupt must not wait for answers that are under way.
+        for number in range(min(self.concurrency, len(asks))):
+            threading.Thread(target=work, name=f"llm-{number}", daemon=True).start()
         try:
-            return self._ask(ask, tries=tries)
-        except NoAnswer as reason:
-            return reason
+            for _ in asks:
+                index, result = _next(results)
+                yield index, _or_raise(result)
+        except BaseException:
+            self._halt.set()  # wakes those that wait for their next attempt
+            raise
+        finally:
+            abandoned.set()
 
     def _ask(self, ask: Ask[T], *, tries: int) -> T:
         asked = ask.request
@@ -243,6 +252,19 @@ class LLM:
         with self._lock:
             for name, step in steps.items():
                 setattr(self.usage, name, getattr(self.usage, name) + step)
+
+
+def _next(results: queue.SimpleQueue[T]) -> T:
+    # A wait without end may sleep through an interrupt where the system hands the signal to another thread.
+    while True:
+        with contextlib.suppress(queue.Empty):
+            return results.get(timeout=_POLL)
+
+
+def _or_raise(result: T | Exception) -> T | NoAnswer:
+    if isinstance(result, Exception) and not isinstance(result, NoAnswer):
+        raise result
+    return result
 
 
 def _again(reason: BadAnswer) -> str:
