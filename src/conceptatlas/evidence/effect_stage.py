@@ -23,6 +23,7 @@ from conceptatlas.evidence.effects import ALPHAS, N_CONTROLS, N_DOSE_CONTROLS, E
 from conceptatlas.evidence.features import FeatureRef, column_of_rows, features_of_ranking
 from conceptatlas.evidence.readout import LanguageOutputs, Readout, ReadoutKind, target_ids
 from conceptatlas.evidence.tensors import SAETensors, load_tensors
+from conceptatlas.evidence.token_attribution import attribute_tokens
 from conceptatlas.ranking import Ranking
 from conceptatlas.recording import Recording
 from conceptatlas.subjects import LanguageSubject, Site, load_subject
@@ -31,6 +32,7 @@ EFFECTS_CSV = "effects.csv"
 EFFECTS_JSON = "effects.json"
 NEW_TOKENS = 12
 GENERATED_ITEMS = 3
+ATTRIBUTED_ITEMS = 2
 
 CSV_COLUMNS = (
     "rank", "sae_id", "layer", "feature_id", "alpha", "amount", "own_p95", "base_logprob", "rise", "rise_flipped",
@@ -47,11 +49,13 @@ class FeatureEffect:
         feature: Which feature.
         effect: What it causes.
         generated: For some neutral hold-out items: item, text, what follows without the edit, and with it.
+        attributions: For some hold-out items of the top grade: item, tokens and what each pushes.
     """
 
     feature: FeatureRef
     effect: Effect
     generated: list[dict[str, Any]]
+    attributions: list[dict[str, Any]]
 
     def as_json(self) -> dict[str, Any]:
         """Return everything, for ``effects.json``."""
@@ -67,6 +71,7 @@ class FeatureEffect:
             "causal": effect.causal,
             "verdict": effect.verdict,
             "generated": self.generated,
+            "attributions": self.attributions,
         }
 
     def as_row(self) -> dict[str, Any]:
@@ -285,7 +290,32 @@ class _Stage:
             rng=rng,
             **options,
         )
-        return FeatureEffect(feature, effect, self._generate(recorded.site, sae, feature.feature_id, effect.amount))
+        return FeatureEffect(
+            feature,
+            effect,
+            self._generate(recorded.site, sae, feature.feature_id, effect.amount),
+            self._attribute(recorded.site, sae, feature.feature_id, column),
+        )
+
+    def _attribute(
+        self, site: str, sae: SAETensors, feature: int, column_T: npt.NDArray[np.float32]
+    ) -> list[dict[str, Any]]:
+        """Attribute the feature, at its peak, to the tokens of the hold-out items of the top grade that it fires on most."""
+        peaks = []
+        for item in self.items["strong"]:
+            rows = self.rec.row_slice(item)
+            acts = column_T[rows]
+            if len(acts) and acts.max() > 0:
+                peaks.append((-float(acts.max()), item, int(acts.argmax())))
+        found = []
+        for _, item, peak in sorted(peaks)[:ATTRIBUTED_ITEMS]:
+            tokenized = self.subject.tokenize([self.texts[item]])
+            stop = int(np.flatnonzero(tokenized.positions[0] == peak)[0]) + 1
+            ids = tokenized.token_ids[0][:stop]
+            if len(ids) > 1:
+                attribution = attribute_tokens(self.subject, sae, site, feature, ids)
+                found.append({"item": item, **asdict(attribution)})
+        return found
 
     def _generate(self, site: str, sae: SAETensors, feature: int, amount: float) -> list[dict[str, Any]]:
         direction = torch.nn.functional.normalize(sae.W_dec[feature], dim=0)

@@ -8,7 +8,7 @@ import torch
 
 from conceptatlas.base.errors import InputError
 from conceptatlas.recording import RecordedSAE, Recording
-from conceptatlas.saes import encode_dense, resolve_saes
+from conceptatlas.saes import encode_dense, prepare_rows, resolve_saes
 
 if TYPE_CHECKING:
     from conceptatlas.saes import Decoder, Encoder, SAESource
@@ -30,6 +30,11 @@ class SAETensors:
         """Return the features of activations x, [..., D] → [..., F]."""
         flat = encode_dense(x.reshape(-1, x.shape[-1]).float(), self._encoder)
         return flat.reshape(*x.shape[:-1], -1)
+
+    def preactivation(self, x: torch.Tensor, feature: int) -> torch.Tensor:
+        """Return one feature's pre-activation, [T], of activations x, [T, D]; differentiable."""
+        encoder = self._encoder
+        return prepare_rows(x, encoder) @ encoder.W_enc[:, feature] + encoder.bias[feature]
 
     def decode(self, features: torch.Tensor) -> torch.Tensor:
         """Return the reconstruction of features, [..., F] → [..., D].

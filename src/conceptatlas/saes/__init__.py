@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from conceptatlas.saes.architectures import Decoder
     from conceptatlas.saes.catalog import CatalogRow, read_catalog, site_counts
     from conceptatlas.saes.encode import encode_dense, encode_rows, encode_sequences
-    from conceptatlas.saes.encoder import Encoder
+    from conceptatlas.saes.encoder import Encoder, prepare_rows
     from conceptatlas.saes.loading import decoder_of, encoder_of
     from conceptatlas.saes.registry import neuronpedia_url
     from conceptatlas.saes.resolving import resolve_saes
@@ -33,6 +33,7 @@ _LAZY = {
     "encoder_of": "loading",
     "neuronpedia_url": "registry",
     "read_catalog": "catalog",
+    "prepare_rows": "encoder",
     "require_width": "source",
     "resolve_saes": "resolving",
     "sink_rows": "selfcheck",
@@ -54,6 +55,7 @@ __all__ = [
     "encoder_of",
     "neuronpedia_url",
     "read_catalog",
+    "prepare_rows",
     "require_width",
     "resolve_saes",
     "sink_rows",
