@@ -11,7 +11,7 @@ from tests.llm.scripted_server import Answer, Request, Script
 
 def items_of(request: Request) -> list[dict[str, str]]:
     """Return the {id, text} objects that a grading request holds."""
-    return [json.loads(line) for line in request.user.split("\n")]
+    return [json.loads(line) for line in request.user.split("\n") if line.startswith('{"id"')]
 
 
 def texts_asked(requests: list[Request]) -> list[str]:

@@ -26,7 +26,7 @@ Run = Callable[..., tuple[ScriptedServer, Outcome]]
 
 def asked_for(request: Request) -> tuple[int, int] | None:
     """Return (n, grade) of a request to write, None for one to grade."""
-    found = re.match(r"Write (\d+) new texts of grade (\d)\.", request.user)
+    found = re.search(r"Write (\d+) new texts of grade (\d)\.", request.user)
     return (int(found[1]), int(found[2])) if found else None
 
 

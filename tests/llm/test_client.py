@@ -236,6 +236,18 @@ def test_what_an_endpoint_does_not_take_is_left_out(serve, parameter: str, compl
         assert server.requests[-1].body["max_completion_tokens"] == 2048
 
 
+@pytest.mark.parametrize("fault", [Answer(status=400, error="System role not supported"), Answer(status=500)])
+def test_a_template_without_a_system_turn_gets_the_instructions_in_the_users_turn(serve, fault: Answer) -> None:
+    def script(asked: Request) -> Answer:
+        return fault if asked.body["messages"][0]["role"] == "system" else GOOD
+
+    server, llm = serve(script)
+    assert llm.ask(request(), read) == "yes"
+    assert llm.ask(request("again"), read) == "yes"
+    assert [m["content"] for m in server.requests[-1].body["messages"]] == ["be brief\n\nagain"]
+    assert len(server.requests) == 3
+
+
 def test_all_are_asked_with_bounded_concurrency_and_each_comes_once(serve) -> None:
     running, peak, lock = [0], [0], threading.Lock()
 

@@ -15,6 +15,7 @@ DEFAULT_URL = "https://api.openai.com/v1"
 _TRANSIENT = {408, 409, 425, 429}
 # What some endpoints do not take -> the words by which they say so. Each is then left out, and the request sent again.
 _OPTIONAL = {
+    "system": ("system role", "system message", "system prompt", "role system", "roles must alternate"),
     "response_format": ("response_format", "json_schema", "json schema", "structured", "guided", "grammar"),
     "temperature": ("temperature",),
     "seed": ("seed",),
@@ -35,6 +36,7 @@ class OpenAIEndpoint:
         self._secret = key
         self._password = Secret(_password_of(base_url or ""))
         self._left_out: set[str] = set()
+        self._answered = False
         self._client = openai.OpenAI(
             api_key=key.reveal(), base_url=base_url or DEFAULT_URL, timeout=timeout, max_retries=0
         )
@@ -86,16 +88,22 @@ class OpenAIEndpoint:
             return Stop(f"{self.endpoint} does not know the model {self.name!r} or the path ({said})")
         if status == 429 and "quota" in said.lower():
             return Stop(f"the quota at {self.endpoint} is spent ({said})")
+        if status == 500 and not self._answered:
+            # A chat template without a system turn (Gemma's) makes some servers fail without a word of why; if that is
+            # not it, nothing is lost: the retry has the instructions in the user's turn.
+            self._left_out.add("system")
         if status in _TRANSIENT or status >= 500:
             return TryAgain(f"the endpoint answered {status} ({said})", wait=_retry_after(error))
         body = _body(self.name, request, left_out)
         for parameter, words in _OPTIONAL.items():
-            if parameter in body and any(word in said.lower() for word in words):
+            sent = parameter in body or (parameter == "system" and parameter not in left_out)
+            if sent and any(word in said.lower() for word in words):
                 return _NotTaken(parameter, said)
         return BadAnswer(f"the endpoint refused the request ({status}: {said})")
 
     def _read(self, answer: object) -> Reply:
         """Take the text out of an answer, whatever a half-compatible endpoint may have left out of it."""
+        self._answered = True
         choices = getattr(answer, "choices", None)
         if not choices:
             raise BadAnswer("the endpoint's reply holds no answer")
@@ -127,10 +135,10 @@ class _NotTaken(Exception):
 
 
 def _body(model: str, request: ChatRequest, left_out: frozenset[str]) -> dict[str, Any]:
-    body: dict[str, Any] = {
-        "model": model,
-        "messages": [{"role": "system", "content": request.system}, {"role": "user", "content": request.user}],
-    }
+    messages = [{"role": "system", "content": request.system}, {"role": "user", "content": request.user}]
+    if "system" in left_out:
+        messages = [{"role": "user", "content": f"{request.system}\n\n{request.user}"}]
+    body: dict[str, Any] = {"model": model, "messages": messages}
     if "temperature" not in left_out:
         body["temperature"] = request.temperature
     if "seed" not in left_out:
