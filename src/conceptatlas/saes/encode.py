@@ -9,6 +9,7 @@ it. Tile sizes follow from the number of rows alone, so that the same rows give 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy.typing as npt
 import torch
 
 from conceptatlas.base.errors import InputError, WorkError
-from conceptatlas.saes._kernels import copy_above, count_above
+from conceptatlas.saes._compact import Compact, Float32Cpu, Float32Device, MixedCpu, MixedDevice
 from conceptatlas.saes.encoder import Encoder, prepare_rows
 from conceptatlas.saes.sparse import SparseColumns, beside, empty_columns, from_entries
 
@@ -154,50 +155,34 @@ def _encode_threshold(
     x_TD: torch.Tensor, encoder: Encoder, chosen: npt.NDArray[np.int64] | None, tile: int
 ) -> SparseColumns:
     """Encode tile by tile over features; the compaction runs on the encoder's device."""
+    encoder = encoder if chosen is None else _sliced(encoder, torch.from_numpy(chosen).to(encoder.device))
     assert encoder.threshold is not None
-    W_enc, bias, threshold, scale, shift = (
-        encoder.W_enc, encoder.bias, encoder.threshold, encoder.scale, encoder.shift,
-    )  # fmt: skip
-    if chosen is not None:
-        index = torch.from_numpy(chosen).to(encoder.device)
-        W_enc, bias, threshold = W_enc[:, index], bias[index], threshold[index]
-        scale = None if scale is None else scale[index]
-        shift = None if shift is None else shift[index]
-    n_features = W_enc.shape[1]
+    n_features, on_cpu = encoder.d_sae, x_TD.device.type == "cpu"
+    compact: Compact
+    if encoder.W_low is not None:
+        compact = MixedCpu(x_TD, encoder) if on_cpu else MixedDevice(x_TD, encoder)
+    else:
+        compact = Float32Cpu(x_TD, encoder) if on_cpu else Float32Device(x_TD, encoder)
     tile = min(tile, max(n_features, 1))
-    compact = _compact_cpu if x_TD.device.type == "cpu" else _compact_device
-    buffer = torch.empty(tile, len(x_TD), device=x_TD.device)
-    parts = []
+    buffer = torch.empty(tile, len(x_TD), device=x_TD.device, dtype=compact.dtype)
+    parts: list[SparseColumns] = []
     for first in range(0, n_features, tile):
         part = slice(first, min(first + tile, n_features))
-        products_FT = torch.mm(W_enc[:, part].t(), x_TD.t(), out=buffer[: part.stop - part.start])
-        entries = compact(products_FT, bias[part], threshold[part])
-        if scale is not None and shift is not None:
-            entries = _rescaled(entries, scale[part], shift[part])
-        parts.append(entries)
-    return beside(parts)
+        parts += compact(compact.products(part, buffer), part)
+    entries = beside(parts)
+    if encoder.scale is not None and encoder.shift is not None:
+        entries = _rescaled(entries, encoder.scale, encoder.shift)
+    return entries
 
 
-def _compact_cpu(products_FT: torch.Tensor, bias: torch.Tensor, threshold: torch.Tensor) -> SparseColumns:
-    tile, b, limit = products_FT.numpy(), bias.numpy(), threshold.numpy()
-    indptr = np.zeros(len(b) + 1, np.int64)
-    count_above(tile, b, limit, indptr[1:])
-    np.cumsum(indptr, out=indptr)
-    rows, values = np.empty(indptr[-1], np.int32), np.empty(indptr[-1], np.float32)
-    copy_above(tile, b, limit, indptr, rows, values)
-    return SparseColumns(indptr, rows, values)
-
-
-def _compact_device(products_FT: torch.Tensor, bias: torch.Tensor, threshold: torch.Tensor) -> SparseColumns:
-    """Compact on the device, so that only what is active is copied to the host."""
-    pre_FT = products_FT.add_(bias[:, None])
-    active = pre_FT > threshold[:, None]
-    indptr = np.zeros(len(bias) + 1, np.int64)
-    np.cumsum(active.sum(dim=1).cpu().numpy(), out=indptr[1:])
-    flat = active.view(-1).nonzero().squeeze(1)
-    values = pre_FT.view(-1)[flat]
-    rows = (flat % pre_FT.shape[1]).to(torch.int32)
-    return SparseColumns(indptr, rows.cpu().numpy(), values.cpu().numpy())
+def _sliced(encoder: Encoder, index: torch.Tensor) -> Encoder:
+    """Return the encoder of some columns only."""
+    picked: dict[str, Any] = {
+        name: value[..., index]
+        for name, value in vars(encoder).items()
+        if isinstance(value, torch.Tensor) and name != "b_dec"
+    }
+    return replace(encoder, **picked)
 
 
 def _rescaled(entries: SparseColumns, scale: torch.Tensor, shift: torch.Tensor) -> SparseColumns:

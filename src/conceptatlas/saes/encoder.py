@@ -55,6 +55,10 @@ class Encoder:
     """[D] or None: subtracted from the normalised row."""
     normalisation: Normalisation = "none"
     """What is done to the row before anything else."""
+    W_low: torch.Tensor | None = None
+    """[D, F] bfloat16 or None: products are taken with it, see :mod:`~conceptatlas.saes.mixed`."""
+    w_norms: torch.Tensor | None = None
+    """[4, F] or None: norms of the weights and of what bfloat16 loses of them."""
 
     def __post_init__(self) -> None:
         if (self.activation == "threshold") != (self.threshold is not None):
@@ -214,7 +218,8 @@ def prepare_rows(x: torch.Tensor, encoder: Encoder) -> torch.Tensor:
     x_TD = normalise_rows(x_TD, encoder.normalisation)
     if encoder.b_dec is not None:
         x_TD = x_TD - encoder.b_dec
-    if not bool(torch.isfinite(x_TD).all()):
+    # One pass in the usual case: a sum is finite only if all its terms are (and may overflow though they are).
+    if not bool(torch.isfinite(x_TD.sum())) and not bool(torch.isfinite(x_TD).all()):
         bad = int((~torch.isfinite(x_TD)).any(dim=1).nonzero()[0])
         raise WorkError(f"Row {bad} of the hidden states is not finite; run the model in float32 or bfloat16.")
     return x_TD.contiguous()

@@ -20,6 +20,7 @@ from conceptatlas.saes.architectures import (
 from conceptatlas.saes.encoder import Encoder, on_device
 from conceptatlas.saes.hub import PARAMS_LOADERS, hub_config, hub_params, hub_sae
 from conceptatlas.saes.layouts import LAYOUTS
+from conceptatlas.saes.mixed import to_mixed
 from conceptatlas.saes.registry import registry
 from conceptatlas.saes.source import REGISTRY_LAYOUT, SAESource
 
@@ -118,8 +119,8 @@ def load_encoder(source: SAESource, device: str, dtype: str) -> Encoder:
     """See :meth:`SAESource.load_encoder`."""
     if dtype not in SAE_DTYPES:
         raise unknown_name("SAE dtype", dtype, SAE_DTYPES)
-    encoder = _encoder(source)
-    return encoder.to(device)
+    encoder = _encoder(source).to(device)
+    return to_mixed(encoder) if dtype == "mixed" else encoder
 
 
 def _encoder(source: SAESource) -> Encoder:

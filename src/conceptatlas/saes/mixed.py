@@ -1,0 +1,106 @@
+"""``mixed``: bfloat16 products, and in float32 again whatever lies too near the threshold for bfloat16 to tell.
+
+Let x = x' + δx and w = w' + δw with x', w' in bfloat16, so that δx and δw are known exactly. The product of the rounded
+numbers, summed in float32, misses x·w by δx·w + x'·δw. That is at most
+
+    e₁ = ‖δx‖ ‖w‖ + ‖x'‖ ‖δw‖                                                   (Cauchy-Schwarz, always), and at most
+    e₂ = 4.5 √(‖δx‖₄² ‖w‖₄² + ‖x'‖₄² ‖δw‖₄²)     in all but rarest cases,
+
+because the signs of rounding errors are as good as random: a sum Σ ±aᵢ exceeds c √(Σ aᵢ²) with a probability of at most
+2 exp(-c²/2) (Hoeffding 1963, theorem 2), and Σ δxᵢ² wᵢ² ≤ ‖δx‖₄² ‖w‖₄². The margin is the smaller of the two, a little
+enlarged for the rounding of sum and result. Every entry whose bfloat16 product lies within it of the threshold is
+computed in float32; all others are on the right side of the threshold already. So the active set is that of float32.
+
+The result of a bfloat16 product is rounded to bfloat16 too, relative to its size. So that this costs nothing where it
+matters, the product itself gives *threshold minus pre-activation*: the rows get a few columns of ones, and -w what the
+threshold and the bias come to, in three bfloat16 numbers that add up to float32's precision. What lies far above the
+threshold is thus off by at most 2⁻⁸ of its distance to it, and by the margin.
+
+Margins are taken over blocks of rows, so that an attention sink widens those of its neighbours only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from conceptatlas.saes._kernels import rounding_norms
+from conceptatlas.saes.encoder import Encoder
+
+# Typical errors are a tenth of the margin that this gives: the four-norms are larger than what they bound.
+HOEFFDING = 4.5
+BLOCK_ROWS = 256
+# For the float32 sums behind both sides, the second-order term δx·δw, and the rounding of the result.
+SLACK = 1.02
+FACTORS = (SLACK, SLACK * HOEFFDING)
+# Columns that carry threshold - bias, in as many parts as are set; the rest is zero, and keeps rows aligned.
+EXTRA = 8
+_PARTS = 3
+
+
+def to_mixed(encoder: Encoder) -> Encoder:
+    """Return the encoder with bfloat16 weights beside the float32 ones, both laid out feature by feature.
+
+    The TopK kinds, for which no threshold is known beforehand, are returned as they are: float32.
+    """
+    if encoder.threshold is None:
+        return encoder
+    W_FD = encoder.W_enc.t().contiguous()
+    low_FD = torch.zeros(encoder.d_sae, encoder.d_in + EXTRA, dtype=torch.bfloat16, device=encoder.device)
+    low_FD[:, : encoder.d_in] = W_FD
+    norms = _norms(W_FD, low_FD[:, : encoder.d_in])
+    low_FD.neg_()
+    gap = encoder.threshold - encoder.bias
+    for part in range(encoder.d_in, encoder.d_in + _PARTS):
+        low_FD[:, part] = gap
+        gap = gap - low_FD[:, part].float()
+    return replace(encoder, W_enc=W_FD.t(), W_low=low_FD.t(), w_norms=norms)
+
+
+def round_rows(x_TD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the rows in bfloat16 with their extra columns [T, D + EXTRA], and their norms [4, T] (see :func:`margin`)."""
+    low = torch.zeros(len(x_TD), x_TD.shape[1] + EXTRA, dtype=torch.bfloat16, device=x_TD.device)
+    low[:, : x_TD.shape[1]] = x_TD
+    low[:, x_TD.shape[1] : x_TD.shape[1] + _PARTS] = 1.0
+    return low, _norms(x_TD, low[:, : x_TD.shape[1]])
+
+
+def _norms(exact: torch.Tensor, low: torch.Tensor) -> torch.Tensor:
+    """Return ‖kept‖, ‖lost‖, ‖kept‖₄² and ‖lost‖₄² of each row [N, D], [4, N]; lost is what bfloat16 loses."""
+    kept = low.float()
+    if exact.device.type == "cpu":
+        norms = torch.empty(4, len(exact))
+        rounding_norms(exact.numpy(), kept.numpy(), norms.numpy())
+        return norms
+    squares, losses = kept.square(), (exact - kept).square()
+    sums = [squares.sum(1), losses.sum(1), squares.square().sum(1), losses.square().sum(1)]
+    return torch.stack(sums).sqrt_()
+
+
+def margin(w_norms: torch.Tensor, x_norms: torch.Tensor) -> torch.Tensor:
+    """Return how far a bfloat16 product may lie from the float32 one, [F, B].
+
+    Args:
+        w_norms: [4, F], of the weights.
+        x_norms: [4, B], of rows or of blocks of rows (the largest of each).
+    """
+    w, dw, w4, dw4 = w_norms[:, :, None]
+    x, dx, x4, dx4 = x_norms[:, None, :]
+    always = (w * dx + dw * x).mul_(FACTORS[0])
+    almost_always = (w4 * dx4 + dw4 * x4).sqrt_().mul_(FACTORS[1])
+    return torch.minimum(always, almost_always)
+
+
+def block_maxima(x_norms: torch.Tensor) -> torch.Tensor:
+    """Return the largest of each norm over blocks of ``BLOCK_ROWS`` rows, [4, ceil(T / BLOCK_ROWS)]."""
+    short = -x_norms.shape[1] % BLOCK_ROWS
+    padded = torch.nn.functional.pad(x_norms, (0, short))
+    return padded.view(4, -1, BLOCK_ROWS).amax(dim=2)
+
+
+def bits_of(reach: torch.Tensor) -> npt.NDArray[np.int16]:
+    """Return the bits of the largest bfloat16 number that is not above each positive number."""
+    return (reach.contiguous().view(torch.int32) >> 16).to(torch.int16).numpy()
