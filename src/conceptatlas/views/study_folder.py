@@ -168,6 +168,16 @@ class Study:
         return features_of_ranking(self.ranking, self.recording)
 
     @cached_property
+    def varied(self) -> list[FeatureRef]:
+        """The kept features, the best of each family first and then the others: the first ten are ten different things."""
+        best: dict[object, FeatureRef] = {}
+        for feature in self.features:
+            family = self.rows_by_rank[feature.rank or 0].get("family")
+            best.setdefault(("alone", feature.rank) if family is None else family, feature)
+        heads = list(best.values())
+        return heads + [feature for feature in self.features if feature not in heads]
+
+    @cached_property
     def rows_by_rank(self) -> dict[int, dict[str, Any]]:
         """The kept features' figures, by rank."""
         if self.ranking is None:

@@ -71,7 +71,7 @@ class Traced:
     plots: tuple[Path, ...] = field(default=())
 
 
-def require_rows(recording: Recording, features: Sequence[FeatureRef], *, data: str) -> None:
+def require_rows(recording: Recording, features: Sequence[FeatureRef]) -> None:
     """Refuse a recording that kept final rows only, and say which command records the asked columns again.
 
     Raises:
@@ -79,15 +79,16 @@ def require_rows(recording: Recording, features: Sequence[FeatureRef], *, data: 
     """
     if recording.keeps_all_rows:
         return
+    info = recording.manifest
     indices = ",".join(str(index) for index in sorted({feature.feature_id for feature in features})) or "11,313"
-    by_slug = {sae.slug: sae for sae in recording.saes}
-    sources = sorted({by_slug[f.slug].source or by_slug[f.slug].name for f in features if f.slug in by_slug})
-    saes = " ".join(f"--saes {source}" for source in sources) or "--saes S"
+    asked = info.request.get("saes") or sorted({recording.sae(feature.slug).name for feature in features})
+    saes = " ".join(f"--saes {spec}" for spec in ([asked] if isinstance(asked, str) else asked)) or "--saes S"
     raise InputError(
-        f"{recording.path} kept the activations of final tokens only (--keep {recording.manifest.options.keep}), and a "
-        "trace needs every token; record the asked columns again, which is quick: "
-        f"conceptatlas record {data} --model {recording.manifest.subject.id} {saes} --keep all --features {indices} "
-        f"--out {recording.path}-columns, then trace with --rec {recording.path}-columns."
+        f"{recording.path} kept the activations of final tokens only (--keep {info.options.keep}), and a trace needs "
+        f"every token; record the asked columns again, which is quick: conceptatlas record DATA --model "
+        f"{info.request.get('model') or info.subject.id} {saes} --keep all --features {indices} --out "
+        f"{recording.path}-columns (DATA: where {info.concept.name!r} was read from), then trace with --rec "
+        f"{recording.path}-columns."
     )
 
 
@@ -129,8 +130,8 @@ def trace(
     study = _study_of(ranking, rec)
     recording = study.recording
     assert recording is not None
-    features = study.features[: options.top_n]
-    require_rows(recording, features, data=str(study.run("rec").get("options", {}).get("data", "DATA")))
+    features = study.varied[: options.top_n]
+    require_rows(recording, features)
     folder = ensure_folder(Path(out))
     traced = trace_features(recording, features, options.labels)
     write_summary(folder, traced)

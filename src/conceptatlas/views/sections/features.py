@@ -11,7 +11,7 @@ from conceptatlas.views.study_folder import CARDS, Study
 @section("features", order=50)
 def features(study: Study) -> Section | None:
     """A card for each of the best features, with every panel that has something to show."""
-    shown = study.features[:CARDS]
+    shown = study.varied[:CARDS]
     if not shown:
         return None
     cards = [
@@ -27,7 +27,7 @@ def features(study: Study) -> Section | None:
     rest = len(study.features) - len(shown)
     return Section(
         title="The features, one by one",
-        lead=f"The best {len(shown)} of {len(study.features)} kept; {rest} more stand in the table above."
+        lead=f"{len(shown)} of {len(study.features)} kept, the best of each family first; the others stand in the table above."
         if rest
         else "Every feature that passed the filters.",
         body=render("features.html", cards=cards),

@@ -29,7 +29,7 @@ def sentences(study: Study) -> Section | None:
     """The best features along a few held-out sentences."""
     if not study.features or not study.keeps_all_rows:
         return None
-    features = study.features[:LINES]
+    features = study.varied[:LINES]
     items = []
     for item in chosen_sentences(study, features[0]):
         start, stop = study.texts.bounds[item]
