@@ -35,6 +35,8 @@ _PUBLIC: dict[str, str] = {
     "record": "conceptatlas.recording",
     "trace": "conceptatlas.views",
     "report": "conceptatlas.views",
+    "card": "conceptatlas.views",
+    "explore": "conceptatlas.views",
     "ProbeRun": "conceptatlas.probes",
     "Sweep": "conceptatlas.probes",
     "compare_probes": "conceptatlas.probes",

@@ -62,7 +62,7 @@ def test_a_recording_of_final_rows_only_is_refused_with_the_command_that_helps(
     with pytest.raises(InputError, match="kept the activations of final tokens only") as refused:
         ca.trace(final_study / "rank", final_study / "rec", tmp_path / "t", top_n=1)
     message = str(refused.value)
-    assert "conceptatlas record builtin:dishonesty --model organism --saes synthetic/layer_" in message
+    assert "conceptatlas record DATA --model organism --saes synthetic/layer_" in message
     assert re.search(r"--keep all --features (3|11|20) ", message)
     assert not (tmp_path / "t").exists()
 

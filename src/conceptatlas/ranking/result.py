@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import importlib
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -154,6 +155,15 @@ class Ranking:
             f"filters; pooled by {facts.get('pool', '?')}; {facts.get('n_discovery', '?')} items for discovery, "
             f"{facts.get('n_holdout', '?')} held out."
         )
+
+    def explore(self, *, port: int = 0) -> Any:
+        """Open the explorer on this (saved) ranking, served from this process; returns it, with ``url`` and ``stop``."""
+        # By name: the explorer stands above this room, which must not depend on it.
+        return importlib.import_module("conceptatlas.views").explore(self, port=port)
+
+    def card(self, rank: int = 1) -> Any:
+        """Return the card of a feature of this (saved) ranking: everything known of it, for a notebook."""
+        return importlib.import_module("conceptatlas.views").card(self, rank)
 
     def __repr__(self) -> str:
         return f"Ranking({self.head_line()})"

@@ -7,6 +7,8 @@ from typing import Any
 
 # Name -> module. Resolved on first use: matplotlib and FastAPI are slow to import.
 _NAMES: dict[str, str] = {
+    "card": "notebook",
+    "explore": "notebook",
     "effect": "effecting",
     "trace": "tracing",
     "report": "reporting",

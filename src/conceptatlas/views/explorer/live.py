@@ -21,6 +21,7 @@ from conceptatlas.evidence import FeatureRef, cut_text
 from conceptatlas.views.explorer.missing import Missing
 
 if TYPE_CHECKING:
+    from conceptatlas.recording import Recording
     from conceptatlas.saes import SAESource
     from conceptatlas.subjects import LanguageSubject
     from conceptatlas.views.study_folder import Study
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 MAX_TEXT = 4_000
 MAX_JOBS = 64
 MAX_NEW_TOKENS = 40
+MAX_DOSE = 10
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class Engine:
     def __init__(self, study: Study) -> None:
         self.study = study
         self._subject: LanguageSubject | None = None
-        self._sources: dict[str, SAESource] | None = None
+        self._sources: dict[str, SAESource] = {}
         self._halves: OrderedDict[tuple[str, str], Any] = OrderedDict()
 
     def subject(self, say: Callable[[str], None]) -> LanguageSubject:
@@ -86,22 +88,27 @@ class Engine:
         return self._subject
 
     def _model_name(self) -> str:
-        recording = self.study.recording
-        if recording is None:
-            raise InputError("This study has no recording, so its model is not known.")
-        return str(self.study.run("rec").get("options", {}).get("model") or recording.manifest.subject.id)
+        subject = self.recording.manifest.subject
+        return subject.location or subject.id
+
+    @property
+    def recording(self) -> Recording:
+        """The study's recording, which names the model and the SAEs.
+
+        Raises:
+            InputError: There is none.
+        """
+        if self.study.recording is None:
+            raise InputError("This study has no recording, so its model is not known; record first.")
+        return self.study.recording
 
     def source(self, slug: str, say: Callable[[str], None]) -> SAESource:
         """Return where an SAE of the recording is loaded from."""
-        if self._sources is None:
-            from conceptatlas.saes import resolve_saes
-
-            say("finding the SAEs")
-            said = self.study.run("rec").get("options", {}).get("saes") or []
-            specs = [said] if isinstance(said, str) else [str(spec) for spec in said]
-            self._sources = {source.slug: source for source in resolve_saes(specs, self._model_name())}
         if slug not in self._sources:
-            raise InputError(f"The SAE {slug} of this recording cannot be found again where it was loaded from.")
+            from conceptatlas.evidence.tensors import source_of
+
+            say("finding the SAE")
+            self._sources[slug] = source_of(self.recording, self.recording.sae(slug))
         return self._sources[slug]
 
     def half(self, slug: str, kind: str, say: Callable[[str], None]) -> Any:
@@ -127,9 +134,7 @@ class Engine:
         rows = tokens.rows[0]
         if not rows.any():
             raise InputError("This text has no tokens but special ones; type a few words.")
-        recording = self.study.recording
-        assert recording is not None
-        sites = {feature.slug: Site.parse(recording.sae(feature.slug).site) for feature in features}
+        sites = {feature.slug: Site.parse(self.recording.sae(feature.slug).site) for feature in features}
         say("running the model")
         hidden = subject.hidden_states(tokens.token_ids, list(dict.fromkeys(sites.values())), tokens.rows)
         acts = np.zeros((len(features), int(rows.sum())), dtype=np.float32)
@@ -142,26 +147,26 @@ class Engine:
         return Tried(tuple(pieces), acts, features)
 
     def steered(self, prompt: str, feature: FeatureRef, dose: float, say: Callable[[str], None]) -> Steered:
-        """Continue a text with and without a feature's direction added at its site.
+        """Continue a text (as the user's turn, where the model has a chat template) with and without a feature.
 
-        ``dose`` is in units of the mean norm of the prompt's hidden states at the site.
+        ``dose`` is in units of the mean norm of the text's hidden states at the feature's site.
         """
         from conceptatlas.evidence.edits import steer, unit
+        from conceptatlas.evidence.readout import LanguageOutputs, Readout
         from conceptatlas.subjects import Site
 
         subject = self.subject(say)
-        recording = self.study.recording
-        assert recording is not None
-        site = Site.parse(recording.sae(feature.slug).site)
-        tokens = subject.tokenize([prompt])
-        hidden = subject.hidden_states(tokens.token_ids, [site], tokens.rows)[str(site)]
+        site = self.recording.sae(feature.slug).site
+        (ids,) = Readout("auto").token_ids(subject, [prompt])
+        outputs = LanguageOutputs(subject)
+        norm = float(outputs.activations([ids], site).float().norm(dim=-1).mean())
         direction = unit(self.half(feature.slug, "decoder", say).W_dec[feature.feature_id].float())
-        amount = dose * float(hidden.float().norm(dim=-1).mean())
+        edit = outputs.on_text(steer(direction, dose * norm))
         say("writing without the feature")
-        before = subject.generate(prompt, max_new_tokens=MAX_NEW_TOKENS).text
+        before = subject.generate(ids, max_new_tokens=MAX_NEW_TOKENS).text
         say("writing with the feature")
-        with subject.edited(site, steer(direction, amount)):
-            after = subject.generate(prompt, max_new_tokens=MAX_NEW_TOKENS).text
+        with subject.edited(Site.parse(site), edit):
+            after = subject.generate(ids, max_new_tokens=MAX_NEW_TOKENS).text
         return Steered(prompt, before, after, feature, dose)
 
 
@@ -193,8 +198,8 @@ class Live:
             InputError: The text is empty or too long, or the dose is out of bounds.
         """
         _check_text(prompt)
-        if not -20 <= dose <= 20:
-            raise InputError(f"The dose is {dose:g}; give -20 to 20 (in mean norms at the site).")
+        if not -MAX_DOSE <= dose <= MAX_DOSE:
+            raise InputError(f"The dose is {dose:g}; give {-MAX_DOSE} to {MAX_DOSE} (in mean norms at the site).")
         return self._start(
             {"prompt": prompt, "dose": dose}, lambda say: self.engine.steered(prompt, feature, dose, say)
         )

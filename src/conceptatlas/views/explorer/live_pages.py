@@ -62,7 +62,7 @@ def start_steer(shelf: Shelf, form: Mapping[str, str]) -> Response:
     if not features:
         raise InputError("No feature is chosen; open one, or rank first.")
     try:
-        dose = float(form.get("dose", "4"))
+        dose = float(form.get("dose", "0.4"))
     except ValueError as error:
         raise InputError(f"The dose is {form['dose'][:60]!r}; give a number.") from error
     job = shelf.live.steer(form.get("prompt", ""), features[0], dose)

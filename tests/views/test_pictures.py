@@ -1,0 +1,249 @@
+"""The small pictures and the curves behind them: scales, figures in the right place, nothing that cannot be read."""
+
+from __future__ import annotations
+
+import math
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conceptatlas.evidence import FeatureRef
+from conceptatlas.views.emergence import best_by_layer, chance_auroc, emergence_of
+from conceptatlas.views.html import figure, interval, probability
+from conceptatlas.views.plots.style import LineLook, line_look, printable
+from conceptatlas.views.plots.trajectories import TrajectoryOptions, trajectory_figure
+from conceptatlas.views.rivals import Rival, best_of_each, compare_words
+from conceptatlas.views.scores import score_curve
+from conceptatlas.views.sections import (
+    panel,
+    ranked,  # noqa: F401 - registers its section
+    section,
+)
+from conceptatlas.views.sections.distribution import mean_course
+from conceptatlas.views.study_folder import Study, pool_rows
+from conceptatlas.views.svg.build import Scale, el, ticks
+from conceptatlas.views.svg.distribution import by_label, histogram, interval_mark, means_mark, swarm_offsets
+from conceptatlas.views.svg.lines import Point, Series, along_sentence, by_layer, score_by_rank, sentence_lines
+
+
+def parsed(svg: str) -> ET.Element:
+    return ET.fromstring(str(svg))
+
+
+def test_an_element_escapes_what_it_is_given() -> None:
+    made = el("text", "<b>&", class_="x", aria_label='"><script>')
+    root = parsed(made)
+    assert root.text == "<b>&"
+    assert root.attrib == {"class": "x", "aria-label": '"><script>'}
+
+
+def test_a_scale_is_linear_and_survives_a_point() -> None:
+    assert Scale(0, 10, 100, 200)(5) == 150
+    assert Scale(3, 3, 100, 200)(3) == 150
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6), st.integers(2, 9))
+def test_ticks_are_round_within_and_few(low: float, width: float, about: int) -> None:
+    high = low + width
+    if high <= low:
+        return
+    found = ticks(low, high, about)
+    assert len(found) <= 2 * about + 2
+    assert all(low - width * 1e-6 <= tick <= high + width * 1e-6 for tick in found)
+    steps = np.diff(found)
+    if len(steps):
+        assert np.allclose(steps, steps[0], rtol=1e-3)
+
+
+def test_ticks_of_nothing() -> None:
+    assert ticks(1, 1) == [1]
+    assert ticks(math.nan, 1) == []
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.floats(0, 300), max_size=80))
+def test_a_swarm_stays_in_its_row_and_covers_no_twin(x: list[float]) -> None:
+    offsets = swarm_offsets(np.array(x), bin_width=4.6, half_height=19)
+    assert (np.abs(offsets) <= 19 + 1e-9).all()
+    for place in {math.floor(value / 4.6) for value in x}:
+        own = [o for o, value in zip(offsets, x, strict=True) if math.floor(value / 4.6) == place]
+        assert len(set(own)) == len(own)
+
+
+def test_every_picture_is_well_formed_also_when_empty() -> None:
+    nothing = np.zeros(0)
+    labels, held = np.array([0, 3, 3]), np.array([False, True, False])
+    pictures = [
+        by_label(np.array([0.0, 2.0, 1.0]), labels, held, threshold=1.5, score_name="a <b> score"),
+        by_label(np.zeros(3), labels, held, threshold=None, score_name="x"),
+        by_label(np.array([-2.0, -1.0, 0.0]), labels, held, threshold=0.0, score_name="x"),
+        histogram(np.array([1.0, 2.0]), title="t", n_silent=3),
+        histogram(np.array([1.0]), title="t", n_silent=0),
+        histogram(nothing, title="t", n_silent=3),
+        interval_mark(0.9, 0.8, 0.95, null=0.6),
+        interval_mark(0.2, None, None),
+        means_mark([None, 0.0, 1.0, -2.0]),
+        along_sentence(np.linspace(0, 1, 5), np.zeros((2, 5)), [0, 3]),
+        sentence_lines(["<i>", " "], np.array([[0.0, 1.0]] * 9), ["f"] * 9),
+        by_layer([Series("one", 0, (Point(0, 0.5), Point(1, 0.9, 0.8, 1.0)))], null=0.6, width=300),
+        by_layer([], null=None, width=300),
+        score_by_rank(np.array([0.9, 0.2]), np.array([0.8, math.nan]), null=0.3, score_name="r", width=300),
+        score_by_rank(nothing, nothing, null=None, score_name="r", width=300),
+    ]
+    for svg in pictures:
+        root = parsed(svg)
+        assert root.attrib["role"] == "img"
+        assert root.attrib["aria-label"]
+        assert "nan" not in str(svg)
+        assert "inf" not in str(svg).replace("info", "")
+        assert "style=" not in str(svg)
+    assert interval_mark(None, None, None) == ""
+
+
+def test_a_mean_stands_where_the_mean_is() -> None:
+    root = parsed(by_label(np.array([0.0, 4.0]), np.array([0, 3]), np.zeros(2, bool), threshold=None, score_name="x"))
+    lines = {e.attrib["class"]: float(e.attrib["x1"]) for e in root if e.attrib.get("class") == "mean"}
+    grid = sorted(float(e.attrib["x1"]) for e in root if e.attrib.get("class") == "grid")
+    assert lines["mean"] in (grid[0], grid[-1])
+
+
+def test_what_knows_nothing_reaches_the_line_once_in_twenty() -> None:
+    rng = np.random.default_rng(0)
+    line = chance_auroc(25, 30)
+    assert line is not None
+    ranks = np.argsort(np.argsort(rng.random((4000, 55)), axis=1), axis=1) + 1
+    aurocs = (ranks[:, :25].sum(axis=1) - 25 * 26 / 2) / (25 * 30)
+    assert 0.035 < (aurocs > line).mean() < 0.065
+    assert chance_auroc(0, 3) is None
+
+
+def test_the_best_of_a_layer_is_chosen_on_discovery() -> None:
+    table = pl.DataFrame(
+        {
+            "layer": [1, 0, 1, 1],
+            "slug": ["b", "a", "b", "c"],
+            "sae_id": ["b", "a", "b", "c"],
+            "average_l0": [1.0, 1.0, 1.0, 1.0],
+            "feature_id": [5, 6, 7, 8],
+            "direction": ["up"] * 4,
+            "interpretability_score": [0.2, None, 0.9, 0.9],
+            "auroc_holdout": [1.0, 1.0, 0.1, 1.0],
+        }
+    )
+    assert best_by_layer(table.lazy())["feature_id"].to_list() == [7]
+
+
+def test_the_curves_of_a_study_hold_the_planted_concept(study: Path) -> None:
+    opened = Study.open(study)
+    found = emergence_of(opened)
+    assert found is not None
+    names = {series.name for series in found.series}
+    assert names == {"best feature", "k-sparse probe", "difference of means", "logistic probe", "frozen-random SAE"}
+    best = next(series for series in found.series if series.name == "best feature")
+    assert [point.x for point in best.points] == [0.0, 1.0, 2.0, 3.0]
+    assert best.points[0].y < 0.75 < best.points[2].y  # layer 0 knows nothing of it
+    assert all(p.low is not None and p.low <= p.y <= (p.high or 1) for p in best.points)
+    # The same figure that the ranking has for its first feature.
+    row = opened.rows_by_rank[1]
+    point = best.points[row["layer"]]
+    assert (point.y, point.low, point.high) == pytest.approx(
+        (row["auroc_holdout"], row["auroc_holdout_low"], row["auroc_holdout_high"]), abs=1e-6
+    )
+    curve = score_curve(opened)
+    assert curve is not None
+    assert (np.diff(curve.scores) <= 0).all()
+    assert curve.null == opened.ranking.null["pearson_95"]
+
+
+def test_a_baseline_is_chosen_by_its_discovery_figure() -> None:
+    first = Rival("logistic", "logistic probe", "a", 0, 0.9, 0.1, None, None)
+    second = Rival("logistic", "logistic probe", "b", 1, 0.8, 1.0, None, None)
+    sparse = Rival("k_sparse", "k = 2", "b", 1, None, 1.0, None, None, k=2)
+    assert best_of_each([second, first, sparse]) == [first, sparse]
+
+
+def test_a_comparison_is_said_plainly() -> None:
+    assert compare_words(0.9, 0.8) == "beats"
+    assert compare_words(0.8, 0.9) == "falls short of"
+    assert compare_words(0.9, 0.903) == "is level with"
+    assert compare_words(None, 0.9) == "cannot be compared with"
+
+
+def test_figures_are_written_for_people() -> None:
+    assert figure(None) == figure(math.nan) == "–"
+    assert figure(12345) == "12,345"
+    assert figure(0.12345, 2) == "0.12"
+    assert interval(0.5, None) == interval(math.nan, 0.5) == ""
+    assert probability(0.0001) == "1e-04"
+    assert probability(0.25) == "0.250"
+
+
+@pytest.mark.parametrize(("pool", "wanted"), [("final", [3, 0, 0]), ("max", [5, 0, 0]), ("mean", [8 / 3, 0, 0])])
+def test_rows_are_pooled_as_the_ranking_does(pool: str, wanted: list[float]) -> None:
+    bounds = np.array([[0, 3], [3, 5], [5, 5]])
+    assert pool_rows(np.array([0.0, 5.0, 3.0, 0.0, 0.0]), bounds, pool) == pytest.approx(wanted)
+
+
+def test_the_pooled_scores_are_the_ranking_s_own(study: Path) -> None:
+    opened = Study.open(study)
+    row = opened.rows_by_rank[1]
+    scores = opened.scores(opened.features[0])
+    inside = ~opened.holdout
+    for grade in range(4):
+        mean = scores[inside & (opened.labels == grade)].mean()
+        assert mean == pytest.approx(row[f"mean_label_{grade}"], rel=1e-6)
+
+
+def test_the_course_of_a_sentence_is_read_at_its_rows() -> None:
+    acts = np.array([0, 1, 2, 3, 4, 10, 20], dtype=np.float32)
+    course = mean_course(acts, np.array([[0, 5], [5, 7], [7, 7]]), 5)
+    np.testing.assert_allclose(course, [5.0, 5.5, 6.0, 11.5, 12.0])  # the second item: 10, 10, 10, 20, 20
+    assert mean_course(acts, np.zeros((0, 2), dtype=int), 3).tolist() == [0, 0, 0]
+
+
+def test_a_name_can_be_taken_once() -> None:
+    with pytest.raises(ValueError, match="already a section 'ranked'"):
+        section("ranked", order=1)(lambda study: None)
+    with pytest.raises(ValueError, match="already a panel 'metrics'"):
+        panel("metrics", order=1)(lambda study, feature: None)
+
+
+def test_tokens_are_shown_on_one_line() -> None:
+    assert printable("a\nb\tc\x00", 10) == "a⏎b⇥c�"
+    assert printable("abcdef", 4) == "abc…"
+
+
+def test_the_first_twenty_one_lines_look_different() -> None:
+    looks = [line_look(i) for i in range(21)]
+    assert len({(look.colour, look.dash) for look in looks}) == 21
+    assert isinstance(looks[0], LineLook)
+
+
+def test_a_trajectory_names_tokens_and_features_verbatim() -> None:
+    features = [FeatureRef("s", "x", 2, 12.0, 313, 1), FeatureRef("s", "x", 3, 31.5, 11, 2)]
+    figure = trajectory_figure(
+        ["He", " paid", " $5$"], np.array([[0, 1, 2], [0, 0, 1.0]]), features,
+        title="He paid $5$", subtitle="s", options=TrajectoryOptions(8, 4, 50, 15),
+    )  # fmt: skip
+    axes = figure.axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["He", "paid", "$5$"]
+    assert axes.get_title(loc="left") == "He paid $5$"
+    legend = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert legend == ["1. layer 2 · L0 12 · #313", "2. layer 3 · L0 31.5 · #11"]
+
+
+def test_a_long_sentence_names_as_many_tokens_as_can_be_read() -> None:
+    figure = trajectory_figure(
+        [f"t{i}" for i in range(600)], np.zeros((1, 600)), [FeatureRef("s", "x", 0, 1.0, 0, 1)],
+        title="", subtitle="", options=TrajectoryOptions(14, 7, 50, 15),
+    )  # fmt: skip
+    labels = figure.axes[0].get_xticklabels()
+    assert 40 <= len(labels) <= 90
+    assert "one in" in figure.axes[0].get_xlabel()
+    assert any("No traced feature fires" in text.get_text() for text in figure.axes[0].texts)
