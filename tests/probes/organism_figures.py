@@ -14,7 +14,9 @@ from conceptatlas.probes import ProbeConfig, Sweep, prepare_probe, sweep_probes,
 from conceptatlas.probes.sources import correlations, item_scores
 from conceptatlas.recording import RecordedSAE, Recording
 
-QUICK = ProbeConfig.model_validate({"training": {"bootstrap": 200, "shuffles": 1}})
+QUICK = ProbeConfig.model_validate({"training": {"bootstrap": 0, "shuffles": 1}})
+# The penalty is chosen inside the training part.
+TUNED = ProbeConfig.model_validate({"grid": {"C": [0.01, 0.1, 1.0, 10.0]}, "training": {"bootstrap": 0, "shuffles": 1}})
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ def concept_figures(rec: Recording, folder: Path) -> ConceptFigures:
     sweep = sweep_probes(rec, config=QUICK, workers=1)
     layer = sweep.facts["best_layer"]
     data = prepare_probe(rec, folder / "concept.npz", strategy="hidden-to-concept", layers=layer)
-    run = train_probe(data, folder / "runs", name="concept", config=QUICK)
+    run = train_probe(data, folder / "runs", name="concept", config=TUNED)
     test = data.test_index
     said = run.predict(data.raw()[test])
     texts = np.array(rec.items["text"].to_list(), dtype=object)
