@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from conceptatlas.base.files import ensure_folder, write_bytes
 from conceptatlas.concepts.model import GRADES, Concept
@@ -23,7 +24,7 @@ def plot_distribution(concept: Concept, path: Path, *, parts: Mapping[str, Seque
     Args:
         concept: The items.
         path: The PNG to write.
-        parts: Parts of the items (seeds, generated) by name, each a mask over the items [N]: bars are then stacked.
+        parts: Up to four parts of the items (seeds, generated), each a mask over the items [N]: bars are then stacked.
     """
     labels = concept.labels
     words = np.array([len(text.split()) for text in concept.texts])
@@ -32,7 +33,7 @@ def plot_distribution(concept: Concept, path: Path, *, parts: Mapping[str, Seque
     left, right = figure.subplots(1, 2)
     bottom = np.zeros(len(GRADES))
     hatches = ("", "///", "...", "xxx")
-    for number, (name, mask) in enumerate((parts or {"": [True] * len(labels)}).items()):
+    for number, mask in enumerate((parts or {"": [True] * len(labels)}).values()):
         counts = np.array([(labels[np.asarray(mask, dtype=bool)] == grade).sum() for grade in GRADES])
         left.bar(
             GRADES,
@@ -40,16 +41,18 @@ def plot_distribution(concept: Concept, path: Path, *, parts: Mapping[str, Seque
             bottom=bottom,
             color=GRADE_COLOURS,
             edgecolor="white",
-            hatch=hatches[number % len(hatches)],
-            label=name or None,
+            hatch=hatches[number],
         )
         bottom += counts
     for grade, total in zip(GRADES, bottom, strict=True):
         left.annotate(f"{int(total)}", (grade, total), ha="center", va="bottom", fontsize=9)
     left.set(title=f"{concept.name}: items", xlabel="grade", ylabel="items", xticks=GRADES)
-    left.margins(y=0.12)
+    left.set_ylim(0, 1.12 * max(1, bottom.max()))
     if parts:
-        left.legend(frameon=False, fontsize=8)
+        handles = [
+            Patch(facecolor="#8fb0d3", edgecolor="white", hatch=hatches[n], label=p) for n, p in enumerate(parts)
+        ]
+        figure.legend(handles=handles, loc="outside lower left", ncols=len(handles), frameon=False, fontsize=8)
     present = [grade for grade in GRADES if (labels == grade).any()]
     boxes = right.boxplot([words[labels == grade] for grade in present], positions=present, patch_artist=True)
     for box, grade in zip(boxes["boxes"], present, strict=True):

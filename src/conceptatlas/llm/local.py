@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +44,9 @@ class LocalModel:
             from transformers import AutoModelForCausalLM, AutoTokenizer
 
             try:
-                tokenizer = AutoTokenizer.from_pretrained(self._path)
-                model = AutoModelForCausalLM.from_pretrained(self._path, dtype="auto")
+                with _quiet():
+                    tokenizer = AutoTokenizer.from_pretrained(self._path)
+                    model = AutoModelForCausalLM.from_pretrained(self._path, dtype="auto")
             except (OSError, ValueError) as error:
                 raise InputError(
                     f"Cannot load the model {self._path!r} ({str(error).splitlines()[0]}); name a folder or a hub id."
@@ -81,6 +85,21 @@ class LocalModel:
         if len(new) >= min(room, request.max_tokens):
             raise BadAnswer("the answer was cut off at the longest allowed")
         return Reply(text, prompt_tokens=n_prompt, completion_tokens=len(new))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Show the library's loading bar to people only."""
+    from transformers.utils import logging
+
+    hide = logging.is_progress_bar_enabled() and not sys.stderr.isatty()
+    if hide:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if hide:
+            logging.enable_progress_bar()
 
 
 def _devices(model: Any) -> list[Any]:
