@@ -23,6 +23,7 @@ class MadeSAE:
     seed: int = 0
     threshold: float = 1.0
     scale: float = 1.0
+    is_row_wise: bool = True
     release: str = "made"
     architecture: str = "jumprelu"
     average_l0: float | None = None

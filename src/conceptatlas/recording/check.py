@@ -74,16 +74,18 @@ def self_check(
     """
     source = loaded.source
     if columns is None:
+        if loaded.encoder is None:
+            return CheckRecord(message="Not judged: it is encoded in whole sequences, and not all of it was kept.")
         columns = encode_rows(rows.x_TD, loaded.encoder)
     elif first_row:
         columns = columns._replace(rows=columns.rows - first_row)
     found = check_sae(
         columns,
-        source.load_decoder(),
+        None if loaded.encoder is None else source.load_decoder(),
         rows.x_TD,
         name=f"{source.release}/{source.sae_id}" if source.release else source.sae_id,
         stated_l0=source.average_l0,
-        k=loaded.encoder.k,
+        k=None if loaded.encoder is None else loaded.encoder.k,
         target=rows.target_TD,
         transcodes=output_site(source) is not None,
     )

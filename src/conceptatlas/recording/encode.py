@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from conceptatlas.saes.encode import encode_rows
+from conceptatlas.saes.encode import encode_rows, encode_sequences
 from conceptatlas.saes.encoder import Encoder
 from conceptatlas.saes.sparse import SparseColumns, spread_columns
 
@@ -39,16 +39,23 @@ class LoadedSAE:
     """An SAE ready to encode."""
 
     source: SAESource
-    encoder: Encoder
+    encoder: Encoder | None
+    """None for the architectures that are not encoded row by row."""
+    sae: Any = None
+    """The ``sae_lens.SAE`` of these."""
 
     @property
     def nbytes(self) -> int:
         """Bytes of its tensors."""
-        return encoder_bytes(self.encoder)
+        if self.encoder is not None:
+            return encoder_bytes(self.encoder)
+        return sum(t.numel() * t.element_size() for t in self.sae.state_dict().values())
 
 
 def load_sae(source: SAESource, device: str, sae_dtype: str) -> LoadedSAE:
     """Load what is needed to encode."""
+    if not source.is_row_wise:
+        return LoadedSAE(source, None, source.load(device))
     return LoadedSAE(source, source.load_encoder(device, sae_dtype))
 
 
@@ -72,9 +79,44 @@ def encode_states(
     Returns:
         Columns over all F features whose ``rows`` are the recording's row numbers.
     """
+    if loaded.encoder is None:
+        raise TypeError("an SAE without an encoder takes whole sequences")
     x = x_TD if only is None else x_TD[torch.from_numpy(only).to(x_TD.device)]
     columns = encode_rows(x, loaded.encoder, columns=features)
     if features is not None:
         columns = spread_columns(columns, features, loaded.encoder.d_sae)
+    return _renumbered(columns, only, first_row)
+
+
+def encode_sequences_of(
+    tokens: list[torch.Tensor],
+    masks: list[npt.NDArray[np.bool_]],
+    loaded: LoadedSAE,
+    *,
+    first_row: int,
+    only: npt.NDArray[np.int64] | None,
+    features: list[int] | None,
+) -> SparseColumns:
+    """Encode a shard's items, each as a whole sequence; as :func:`encode_states` otherwise.
+
+    Args:
+        tokens: Every token of each item [L, D].
+        masks: Which of them are rows.
+        loaded: The SAE.
+        first_row: The recording's number of the first row.
+        only: Keep these rows only; None for all.
+        features: Keep these columns only; None for all.
+    """
+    kept = masks
+    if only is not None:
+        kept = [np.arange(len(mask)) == np.flatnonzero(mask)[-1] for mask in masks]
+    columns = encode_sequences(tokens, loaded.sae, keep=kept, columns=features)
+    if features is not None:
+        columns = spread_columns(columns, features, int(loaded.sae.cfg.d_sae))
+    return _renumbered(columns, only, first_row)
+
+
+def _renumbered(columns: SparseColumns, only: npt.NDArray[np.int64] | None, first_row: int) -> SparseColumns:
+    """Give rows the recording's numbers."""
     rows = columns.rows if only is None else only[columns.rows].astype(np.int32)
     return columns._replace(rows=rows + np.int32(first_row))

@@ -15,12 +15,15 @@ from conceptatlas.base.files import read_json, write_json
 from conceptatlas.concepts import Concept
 from conceptatlas.recording.check import SUSPECT, CheckRecord
 from conceptatlas.recording.files import write_table
+from conceptatlas.recording.fold import read_summary
 from conceptatlas.recording.forward import sink_rows
+from conceptatlas.recording.job import Job
 from conceptatlas.recording.manifest import (
     FEATURES_FOLDER,
     HIDDEN_FOLDER,
     ITEMS_FILE,
     ROWS_FILE,
+    TOP_FILE,
     ConceptInfo,
     FileCheck,
     Manifest,
@@ -29,8 +32,16 @@ from conceptatlas.recording.manifest import (
     SiteInfo,
 )
 from conceptatlas.recording.merge import join_arrays, join_columns, open_part
-from conceptatlas.recording.shard import NORMS_FILE, Job
-from conceptatlas.recording.work import HIDDEN_PIECE, SAE_PREFIX, WorkFolder, as_file_checks, load_piece_array
+from conceptatlas.recording.shard import NORMS_FILE
+from conceptatlas.recording.strongest import HISTOGRAM_EDGES, as_table
+from conceptatlas.recording.work import (
+    FOLD_PREFIX,
+    HIDDEN_PIECE,
+    SAE_PREFIX,
+    WorkFolder,
+    as_file_checks,
+    load_piece_array,
+)
 
 if TYPE_CHECKING:
     from conceptatlas.recording.prepare import Prepared
@@ -75,6 +86,24 @@ def join_sae(work: WorkFolder, slug: str, n_shards: int) -> dict[str, Any]:
     for shard in range(n_shards):
         work.drop_piece_arrays(shard, piece)
     return joined
+
+
+def write_top(work: WorkFolder, slug: str, n_shards: int) -> dict[str, Any]:
+    """Write the table of an SAE's strongest examples and return what is known of it."""
+    done = work.merged_path(slug)
+    if done.exists():
+        found: dict[str, Any] = read_json(done)
+        return found
+    fold = FOLD_PREFIX + slug
+    facts = work.read_piece(n_shards - 1, fold)
+    target = work.recording / FEATURES_FOLDER / slug
+    target.mkdir(parents=True, exist_ok=True)
+    check = write_table(target / TOP_FILE, as_table(read_summary(work, n_shards - 1, fold)))
+    done.parent.mkdir(exist_ok=True)
+    written = {"nnz": facts["nnz"], "files": {TOP_FILE: check.model_dump()}, "check": facts["check"]}
+    write_json(done, written)
+    work.drop_piece(n_shards - 1, fold)
+    return written
 
 
 def _move(source: Path, target: Path) -> None:
@@ -164,7 +193,8 @@ def finish(prepared: Prepared, concept: Concept, request: Mapping[str, Any]) -> 
     job = prepared.job
     n_shards = len(job.plan.shards)
     n_encoded = job.plan.n_items if job.options.keep == "final" else job.plan.n_rows
-    saes = [recorded_sae(source, join_sae(job.work, source.slug, n_shards), n_encoded) for source in job.sources]
+    join = write_top if job.options.keep == "top" else join_sae
+    saes = [recorded_sae(source, join(job.work, source.slug, n_shards), n_encoded) for source in job.sources]
     files = join_hidden(job)
     sites, sinks = site_figures(job)
     files = write_tables(job.work.recording, concept, job, sinks) | files
@@ -186,6 +216,7 @@ def finish(prepared: Prepared, concept: Concept, request: Mapping[str, Any]) -> 
         ),
         sites=sites,
         warnings=[*prepared.warnings, *suspect],
+        histogram_edges=HISTOGRAM_EDGES.tolist() if job.options.keep == "top" else None,
         saes=saes,
         files=files,
     )

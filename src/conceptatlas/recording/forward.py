@@ -24,7 +24,13 @@ SINK_FACTOR = 10.0
 
 
 def shard_states(
-    plan: Plan, subject: LanguageSubject, sites: Sequence[Site], shard: int, batch_tokens: int
+    plan: Plan,
+    subject: LanguageSubject,
+    sites: Sequence[Site],
+    shard: int,
+    batch_tokens: int,
+    *,
+    every_token: bool = False,
 ) -> dict[str, torch.Tensor]:
     """Return the hidden states of a shard: site → [T_shard, D] on the subject's device, in row order.
 
@@ -34,9 +40,12 @@ def shard_states(
         sites: The sites to keep.
         shard: Which shard.
         batch_tokens: Tokens of one batch, padding included.
+        every_token: Keep all tokens, special ones too, instead of the rows.
     """
     first, last = plan.shards[shard]
     token_ids, masks = plan.token_ids[first:last], plan.masks[first:last]
+    if every_token:
+        masks = [np.ones(len(ids), dtype=bool) for ids in token_ids]
     counts = np.array([int(mask.sum()) for mask in masks], dtype=np.int64)
     starts = np.cumsum(counts) - counts
     states: dict[str, torch.Tensor] = {}

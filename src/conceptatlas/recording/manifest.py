@@ -169,6 +169,8 @@ class Manifest(_Model):
     plan: PlanInfo
     sites: dict[str, SiteInfo] = Field(default_factory=dict)
     warnings: list[str] = Field(default_factory=list)
+    histogram_edges: list[float] | None = None
+    """Edges of the histograms of ``top.parquet`` (magnitudes; the outer bins hold what lies beyond)."""
     saes: list[RecordedSAE] = Field(default_factory=list)
     files: dict[str, FileCheck] = Field(default_factory=dict)
     """The files that belong to no SAE, by their path in the recording."""

@@ -8,10 +8,10 @@ from typing import Any
 
 from conceptatlas.base.errors import InputError
 from conceptatlas.concepts import Concept
+from conceptatlas.recording.job import Job
 from conceptatlas.recording.manifest import EMBED_SITE, RecordOptions, SubjectInfo
 from conceptatlas.recording.plan import BATCH_TOKENS, Plan, make_plan, shard_rows_for
 from conceptatlas.recording.request import DEFAULT_PER_FEATURE, Request
-from conceptatlas.recording.shard import Job
 from conceptatlas.recording.work import WorkFolder
 from conceptatlas.saes import SAESource, require_width, resolve_saes
 from conceptatlas.subjects import LanguageSubject, Site, load_subject, parse_sites

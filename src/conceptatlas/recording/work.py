@@ -25,6 +25,7 @@ from conceptatlas.recording.manifest import FileCheck
 WORK_FOLDER = ".work"
 PLAN_FILE = "plan.json"
 HIDDEN_PIECE = "hidden"
+FOLD_PREFIX = "fold-"
 SAE_PREFIX = "sae-"  # so that no slug can be called like another piece
 
 
@@ -90,6 +91,16 @@ class WorkFolder:
     def drop_piece_arrays(self, shard: int, piece: str) -> None:
         """Remove a piece's arrays (they stand in the recording now)."""
         shutil.rmtree(self.piece_folder(shard, piece), ignore_errors=True)
+
+    def drop_piece(self, shard: int, piece: str) -> None:
+        """Remove a piece: first what says that it is there, then its arrays."""
+        (self.shard_folder(shard) / f"{piece}.json").unlink(missing_ok=True)
+        self.drop_piece_arrays(shard, piece)
+
+    def last_with(self, piece: str) -> int:
+        """Return the last shard that has a piece, −1 where none has."""
+        found = [int(path.parent.name[len("shard-") :]) for path in self.path.glob(f"shard-*/{piece}.json")]
+        return max(found, default=-1)
 
     def merged_path(self, slug: str) -> Path:
         """Where it stands that an SAE's shards have been joined, and what came out."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from conceptatlas.recording.encode import resident_bytes
 from conceptatlas.recording.engines.types import EngineRun
+from conceptatlas.recording.fold import fold_shard
 from conceptatlas.recording.shard import EncoderCache, Loaders, run_shard
 
 
@@ -14,3 +15,4 @@ def run_local(run: EngineRun) -> None:
     loaders = Loaders(lambda: run.subject, EncoderCache(run.job, device, limit_bytes=limit))
     for shard in range(len(run.job.plan.shards)):
         run_shard(run.job, shard, loaders, run.tick)
+        fold_shard(run.job, shard)

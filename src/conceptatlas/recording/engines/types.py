@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from conceptatlas.recording.shard import Job
+from conceptatlas.recording.job import Job
 
 if TYPE_CHECKING:
     from conceptatlas.subjects.language import LanguageSubject
