@@ -351,3 +351,12 @@ def test_groups_never_straddle_the_split(tmp_path):
     design = Design.of_items(planted(tmp_path / "rec", groups=True).items, share=0.3)
     assert design.holdout.any()
     assert not set(design.groups[design.holdout]) & set(design.groups[design.discovery])
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_the_work(tmp_path, monkeypatch):
+    planted(tmp_path / "rec", n=20)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("conceptatlas.ranking.run.search", None)
+    done = invoke("rank", tmp_path / "rec", "--out", tmp_path / "file")
+    assert done.code == 2
+    assert "is a file, and a folder is needed" in done.stderr

@@ -149,10 +149,11 @@ class Ranking:
     def head_line(self) -> str:
         """Return the ranking in one sentence."""
         facts = self.facts
+        chosen = " (chosen by cross-validation)" if facts.get("pool_chosen") else ""
         searched = f"{self.all.height:,} features that fired, of {facts.get('n_saes', '?')} SAEs"
         return (
             f"{facts.get('concept', 'concept')}: {facts.get('n_kept', self.features.height):,} of {searched}, pass the "
-            f"filters; pooled by {facts.get('pool', '?')}; {facts.get('n_discovery', '?')} items for discovery, "
+            f"filters; pooled by {facts.get('pool', '?')}{chosen}; {facts.get('n_discovery', '?')} items for discovery, "
             f"{facts.get('n_holdout', '?')} held out."
         )
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from conceptatlas.base.files import ensure_folder
 from conceptatlas.ranking.baselines import Contest
 from conceptatlas.ranking.columns import POOLS, ItemColumns
 from conceptatlas.ranking.design import Design
@@ -94,6 +95,8 @@ def rank(
         families, baselines, resplits,
     )  # fmt: skip
     recording = rec if isinstance(rec, Recording) else Recording.open(rec)
+    if out is not None:
+        ensure_folder(Path(out))  # before the work, not after it
     ranking = _Run(recording, options).ranking()
     if out is not None:
         ranking.save(Path(out))
