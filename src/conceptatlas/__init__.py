@@ -17,6 +17,8 @@ __version__ = version("conceptatlas")
 _PUBLIC: dict[str, str] = {
     "effect": "conceptatlas.views",
     "run_study": "conceptatlas.study",
+    "label_features": "conceptatlas.evidence",
+    "run_labeling": "conceptatlas.evidence",
     "steer": "conceptatlas.evidence",
     "AnnotateOptions": "conceptatlas.concepts",
     "GenerateOptions": "conceptatlas.concepts",

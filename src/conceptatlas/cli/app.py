@@ -31,6 +31,7 @@ COMMAND_MODULES: tuple[str, ...] = (
     "compare_rankings",
     "trace",
     "effect",
+    "label",
     "report",
     "explore",
     "probe",

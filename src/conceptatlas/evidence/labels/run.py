@@ -1,0 +1,386 @@
+"""The stage ``label``: examples of the features from any texts, a label for each, and how good the labels are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from conceptatlas.base.errors import InputError
+from conceptatlas.base.files import ensure_folder
+from conceptatlas.base.progress import progress_bar
+from conceptatlas.base.provenance import write_run
+from conceptatlas.evidence.labels.asking import label_request, read_label
+from conceptatlas.evidence.labels.choosing import Choice, choose
+from conceptatlas.evidence.labels.collect import Collected, CollectOptions, FeatureExamples, collect
+from conceptatlas.evidence.labels.keywords import (
+    background_frequencies,
+    search_keywords,
+    search_label,
+    symbol_frequencies,
+)
+from conceptatlas.evidence.labels.scoring import count_calls, score_labels
+from conceptatlas.evidence.labels.targets import Asked, Target, pick_sae, place_features, read_features
+from conceptatlas.evidence.labels.texts import TextStream
+from conceptatlas.evidence.labels.writing import FeatureLabel, write_examples, write_labels
+from conceptatlas.llm import LLM, Ask, ChatRequest, LLMOptions, NoAnswer, open_llm
+
+if TYPE_CHECKING:
+    from conceptatlas.ranking import Ranking
+
+
+@dataclass(frozen=True)
+class LabelOptions:
+    """How features are labelled.
+
+    Attributes:
+        column: The column of the texts.
+        n_samples: Texts read (a record without text counts, too).
+        max_examples_for_labeling: Examples that the labeller is shown.
+        max_examples_for_scoring: Examples of each kind (activating, silent) by which a label is judged.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        dtype: Of the model.
+        collect: What is kept of each feature, and how much is done at once.
+    """
+
+    column: str = "text"
+    n_samples: int = 1000
+    max_examples_for_labeling: int = 10
+    max_examples_for_scoring: int = 20
+    device: str = "auto"
+    dtype: str = "auto"
+    collect: CollectOptions = field(default_factory=CollectOptions)
+
+    def __post_init__(self) -> None:
+        if self.max_examples_for_labeling < 1 or self.max_examples_for_scoring < 1:
+            raise InputError("--max-examples-for-labeling and --max-examples-for-scoring must be 1 or more.")
+
+
+@dataclass
+class LabelRun:
+    """A label run.
+
+    Attributes:
+        labels: One for each feature, in the order in which they were asked for.
+        collected: Examples and counts.
+        examples_path: ``feature_examples.jsonl``.
+        labels_path: ``feature_labels.json``.
+        usage: What the language model was asked and what it cost, one line; empty without one.
+        stopped: Why the language model was not asked to the end; empty where it was.
+        lost: Reasons for which groups of texts got no verdict.
+    """
+
+    labels: list[FeatureLabel]
+    collected: Collected
+    examples_path: Path
+    labels_path: Path
+    usage: str = ""
+    stopped: str = ""
+    lost: list[str] = field(default_factory=list)
+
+    @property
+    def unlabelled(self) -> list[FeatureLabel]:
+        """Features for which the language model was asked in vain."""
+        return [label for label in self.labels if label.reason]
+
+    @property
+    def silent(self) -> list[FeatureLabel]:
+        """Features that no text activated."""
+        return [label for label in self.labels if not label.found.n_active_tokens]
+
+    @property
+    def table(self) -> list[dict[str, Any]]:
+        """The entries of ``feature_labels.json``."""
+        return [label.as_dict() for label in self.labels]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Features with their examples, before anything is asked.
+
+    Attributes:
+        collected: Examples and counts.
+        labels: With search labels only.
+        choices: Which examples are for the labeller and which for the scores.
+    """
+
+    collected: Collected
+    labels: list[FeatureLabel]
+    choices: list[Choice]
+    facts: dict[str, Any]
+
+    def requests(self) -> list[ChatRequest]:
+        """Return the questions for labels (none for a feature without an example)."""
+        return [label_request(choice.shown) for choice in self.choices if choice.shown]
+
+    def n_calls(self, seed: int) -> int:
+        """Return how many calls labels and scores take together."""
+        return len(self.requests()) + count_calls(self.choices, seed=seed)
+
+
+def prepare_labels(
+    features: Sequence[int] | str | Path | Ranking,
+    dataset: str,
+    *,
+    model: str | None = None,
+    saes: Sequence[str] = (),
+    sae_id: str | None = None,
+    top_n: int | None = None,
+    options: LabelOptions = LabelOptions(),
+) -> Prepared:
+    """Find examples of the features in the texts, and make search labels.
+
+    Args:
+        features: Indices, a comma list, a JSON file with ``feature_indices``, a ranking or its folder.
+        dataset: A hub data set, or a text, CSV, JSONL or Parquet file, or ``builtin:<trait>``.
+        model: The model; with a ranking the one that was recorded, where None.
+        saes: The SAEs; likewise.
+        sae_id: Which of them: a hook point or an sae_id.
+        top_n: Only the first so many features.
+        options: How much is read and kept.
+
+    Raises:
+        InputError: A feature, SAE, model or text is not there or does not fit; says which and what to do.
+    """
+    from conceptatlas.subjects import load_subject
+
+    asked = read_features(features, top_n=top_n)
+    if model is None or not saes:
+        recorded = _recorded(features)
+        model, saes = model or recorded[0], saes or recorded[1]
+    targets = _targets(asked, saes, sae_id, model)
+    texts = TextStream(dataset, column=options.column, n_samples=options.n_samples)
+    next(iter(TextStream(dataset, column=options.column, n_samples=options.n_samples)))  # before the model is loaded
+    subject = load_subject(model, device=options.device, dtype=options.dtype)
+    with progress_bar("Texts", options.n_samples) as bar:
+        collected = collect(subject, targets, texts, options.collect, tick=bar.advance)
+    background = background_frequencies(collected.background)
+    symbols = symbol_frequencies(collected.background)
+    labels = []
+    for found in collected.features:
+        keywords = search_keywords(_keyword_examples(found), background, symbols)
+        labels.append(FeatureLabel(found, keywords, search_label(keywords)))
+    choices = [
+        choose(found, n_shown=options.max_examples_for_labeling, n_scored=options.max_examples_for_scoring)
+        for found in collected.features
+    ]
+    facts = {
+        "model": subject.id,
+        "model_revision": subject.revision,
+        "dtype": str(subject.dtype),
+        "device": str(subject.device),
+        "dataset": dataset,
+        "saes": sorted({target.source.slug for target in targets}),
+        "n_texts": collected.n_texts,
+        "n_empty": collected.n_empty,
+        "n_windows": collected.n_windows,
+        "n_tokens": collected.n_tokens,
+    }
+    return Prepared(collected, labels, choices, facts)
+
+
+def _keyword_examples(found: FeatureExamples) -> list[Any]:
+    """Return the strongest examples and the sampled ones of the upper half: weak activations say little of a feature."""
+    upper = [context for decile, members in found.by_decile.items() if decile > 5 for context in members]
+    seen: dict[tuple[int, int], Any] = {(c.sequence_index, c.token_position): c for c in [*found.top, *upper]}
+    return list(seen.values())
+
+
+def _targets(asked: Asked, saes: Sequence[str], sae_id: str | None, model: str) -> list[Target]:
+    from conceptatlas.saes import resolve_saes
+
+    sources = pick_sae(resolve_saes(saes, model, complete=False), sae_id)
+    if asked.saes:
+        named = {slug or name for slug, name, _ in asked.saes}
+        sources = [s for s in sources if s.slug in named or s.sae_id in named] or sources
+    return place_features(asked, [source.completed() for source in sources])
+
+
+def _recorded(features: Sequence[int] | str | Path | Ranking) -> tuple[str, list[str]]:
+    """Return the model and the SAEs of the recording that a ranking was made from.
+
+    Raises:
+        InputError: It is no ranking, or its recording is not there any more.
+    """
+    from conceptatlas.ranking import Ranking
+    from conceptatlas.recording import Recording
+
+    if isinstance(features, str | Path) and Path(features).is_dir():
+        features = Ranking.open(features, read_all=False)
+    if not isinstance(features, Ranking):
+        raise InputError("Give --model and --saes: only a ranking says which they are.")
+    place = Path(str(features.facts.get("recording", "")))
+    if not (place / "manifest.json").is_file():
+        raise InputError(f"The recording of this ranking is not at {place} any more; give --model and --saes.")
+    request = Recording.open(place).manifest.request
+    named = request["saes"]
+    return str(request["model"]), [named] if isinstance(named, str) else [str(name) for name in named]
+
+
+def label_features(
+    features: Sequence[int] | str | Path | Ranking,
+    dataset: str,
+    out: str | os.PathLike[str],
+    *,
+    model: str | None = None,
+    saes: Sequence[str] = (),
+    sae_id: str | None = None,
+    top_n: int | None = None,
+    options: LabelOptions = LabelOptions(),
+    llm: LLM | None = None,
+) -> LabelRun:
+    """Name features and score the names; writes ``feature_examples.jsonl`` and ``feature_labels.json`` into ``out``.
+
+    Args:
+        features: As for `prepare_labels`.
+        dataset: As for `prepare_labels`.
+        out: The folder to write into.
+        model: As for `prepare_labels`.
+        saes: As for `prepare_labels`.
+        sae_id: As for `prepare_labels`.
+        top_n: As for `prepare_labels`.
+        options: How much is read and kept.
+        llm: Names the features and judges the names; without it there are search labels only.
+
+    Raises:
+        InputError: The input is wrong; says what and where.
+    """
+    folder = ensure_folder(Path(out))
+    prepared = prepare_labels(features, dataset, model=model, saes=saes, sae_id=sae_id, top_n=top_n, options=options)
+    return finish_labels(prepared, folder, options=options, llm=llm)
+
+
+def finish_labels(
+    prepared: Prepared, folder: Path, *, options: LabelOptions = LabelOptions(), llm: LLM | None = None
+) -> LabelRun:
+    """Ask the language model, if there is one, and write the files."""
+    examples_path = write_examples(folder, prepared.collected.features, per_decile=2, silent=10)
+    labels, stopped = prepared.labels, ""
+    lost: list[str] = []
+    if llm is not None:
+        labels, lost = _ask_labels(prepared, options, llm)
+        stopped = "" if llm.stopped is None else str(llm.stopped)
+    run = LabelRun(
+        labels=labels,
+        collected=prepared.collected,
+        examples_path=examples_path,
+        labels_path=write_labels(folder, labels),
+        usage="" if llm is None else llm.summary(),
+        stopped=stopped,
+        lost=lost,
+    )
+    facts = dict(prepared.facts)
+    if llm is not None:
+        facts |= {"llm": {"model": llm.model.name, "endpoint": llm.model.endpoint}}
+        facts |= {"n_without_llm_label": len(run.unlabelled), "n_groups_without_verdict": len(lost)}
+    written = {**vars(options), "collect": vars(options.collect)}
+    write_run(folder, command="label", options=written, **facts)
+    return run
+
+
+def _ask_labels(prepared: Prepared, options: LabelOptions, llm: LLM) -> tuple[list[FeatureLabel], list[str]]:
+    """Return the labels with the language model's, and their scores; and why groups of texts got no verdict."""
+    labels = list(prepared.labels)
+    asked = [place for place, choice in enumerate(prepared.choices) if choice.shown]
+    asks = [Ask(label_request(prepared.choices[place].shown), read_label) for place in asked]
+    with progress_bar("Labels", len(asks)) as bar:
+        for index, answer in llm.ask_all(asks, tries=2):
+            place = asked[index]
+            if isinstance(answer, NoAnswer):
+                labels[place] = replace(labels[place], reason=str(answer))
+            else:
+                labels[place] = replace(labels[place], label_llm=answer)
+            bar.advance()
+    seed = options.collect.seed
+    with progress_bar("Scores", count_calls(prepared.choices, seed=seed)) as bar:
+        scores, lost = score_labels(
+            llm, [label.label for label in labels], prepared.choices, seed=seed, tick=bar.advance
+        )
+    scored = [
+        replace(label, detection=of["detection"], fuzzing=of["fuzzing"])
+        for label, of in zip(labels, scores, strict=True)
+    ]
+    return scored, lost
+
+
+def run_labeling(
+    feature_indices: Sequence[int] | str | Path,
+    model_path: str,
+    sae_path: str | Sequence[str],
+    dataset_path: str,
+    sae_id: str | None = None,
+    output_dir: str | os.PathLike[str] = "results",
+    n_samples: int = 1000,
+    max_examples_per_feature: int = 20,
+    device: str | None = None,
+    column_name: str = "text",
+    minibatch_size_features: int = 256,
+    minibatch_size_tokens: int = 64,
+    label_model_path: str | None = None,
+    max_examples_for_labeling: int = 10,
+    *,
+    llm: LLM | None = None,
+) -> tuple[Path, Path]:
+    """Name features with a language model on this machine.
+
+    Args:
+        feature_indices: Indices, a comma list, the path of a JSON file with ``feature_indices`` and ``scores``, or of a
+            ranking.
+        model_path: The model under study.
+        sae_path: Its SAE or SAEs.
+        dataset_path: The texts; see `prepare_labels`.
+        sae_id: Which SAE: a hook point or an sae_id.
+        output_dir: Where the files go.
+        n_samples: Texts read.
+        max_examples_per_feature: Strongest examples kept of each feature.
+        device: For both models; chosen where None.
+        column_name: The column of the texts.
+        minibatch_size_features: Features encoded at once.
+        minibatch_size_tokens: Windows of text run at once.
+        label_model_path: The model that labels; the one under study where None.
+        max_examples_for_labeling: Examples that it is shown.
+        llm: Label with this client instead.
+
+    Returns:
+        The paths of ``feature_examples.jsonl`` and ``feature_labels.json``.
+
+    Raises:
+        InputError: The input is wrong; says what and where.
+    """
+    options = LabelOptions(
+        column=column_name,
+        n_samples=n_samples,
+        max_examples_for_labeling=max_examples_for_labeling,
+        device=device or "auto",
+        collect=CollectOptions(
+            max_examples=max_examples_per_feature,
+            windows_at_once=minibatch_size_tokens,
+            features_at_once=minibatch_size_features,
+        ),
+    )
+    saes = [sae_path] if isinstance(sae_path, str) else list(sae_path)
+
+    def label(client: LLM) -> LabelRun:
+        return label_features(
+            feature_indices, dataset_path, output_dir, model=model_path, saes=saes, sae_id=sae_id, options=options,
+            llm=client,
+        )  # fmt: skip
+
+    if llm is not None:
+        run = label(llm)
+    else:
+        local = local_model(label_model_path or model_path)
+        with open_llm(LLMOptions(local_model=local, device=device or "auto", concurrency=1)) as client:
+            run = label(client)
+    return run.examples_path, run.labels_path
+
+
+def local_model(name: str) -> str:
+    """Return a model's folder or hub id; the built-in one's folder for ``organism``."""
+    if name != "organism":
+        return name
+    from conceptatlas.subjects.organism import organism_path
+
+    return str(organism_path())
