@@ -54,9 +54,7 @@ def test_a_dose_of_zero_changes_nothing_and_a_large_one_does(recording: Recordin
     feature = features(recording)[0]
     still = engine.steered(TEXTS[0], feature, 0.0, lambda _: None)
     assert still.before == still.after
-    assert any(
-        engine.steered(TEXTS[0], feature, dose, lambda _: None).after != still.before for dose in (-8.0, 8.0)
-    )
+    assert any(engine.steered(TEXTS[0], feature, dose, lambda _: None).after != still.before for dose in (-8.0, 8.0))
 
 
 def test_a_text_of_no_tokens_and_a_model_that_is_gone_are_said(recording: Recording, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import conceptatlas as ca
 from conceptatlas.evidence import FeatureRef
 from conceptatlas.views.emergence import best_by_layer, chance_auroc, emergence_of
 from conceptatlas.views.html import figure, interval, probability
@@ -247,3 +248,19 @@ def test_a_long_sentence_names_as_many_tokens_as_can_be_read() -> None:
     assert 40 <= len(labels) <= 90
     assert "one in" in figure.axes[0].get_xlabel()
     assert any("No traced feature fires" in text.get_text() for text in figure.axes[0].texts)
+
+
+def test_probes_of_a_study_are_shown(study: Path, tmp_path: Path) -> None:
+    import shutil
+
+    from conceptatlas.views.sections import sections_of
+
+    shutil.copytree(study / "rank", tmp_path / "s/rank")
+    shutil.copytree(study / "rec", tmp_path / "s/rec")
+    ca.prepare_probe(study / "rec", tmp_path / "X.npz", strategy="hidden-to-concept", layers=2)
+    ca.train_probe(tmp_path / "X.npz", tmp_path / "s/probe", name="plain")
+    ca.sweep_probes(study / "rec", tmp_path / "s/probe", workers=1)
+    body = dict(sections_of(Study.open(tmp_path / "s")))["probes"].body
+    assert "v1_plain" in body
+    assert "embedding" not in body  # the recording has no embedding
+    assert body.count("<tr>") == 1 + 4 + 1 + 1

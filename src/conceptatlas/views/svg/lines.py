@@ -110,9 +110,15 @@ def sentence_lines(
 
 
 def by_layer(
-    series: Sequence[Series], *, null: float | None, width: float, height: float = 300.0, null_name: str = "chance"
+    series: Sequence[Series],
+    *,
+    null: float | None,
+    width: float,
+    height: float = 300.0,
+    null_name: str = "chance",
+    what: str = "held-out AUROC",
 ) -> Markup:
-    """Draw held-out AUROC by layer with intervals, and the null line.
+    """Draw a figure of at most 1 by layer with intervals, and the null line.
 
     Args:
         series: The lines.
@@ -120,13 +126,14 @@ def by_layer(
         width: Pixels.
         height: Pixels.
         null_name: What the null line is called.
+        what: What the figure is.
     """
     layers = sorted({point.x for line in series for point in line.points})
     figures = [f for line in series for p in line.points for f in (p.y, p.low, p.high) if f is not None]
     low = min([0.45, *figures, *([null] if null is not None else [])])
     left, right, bottom = 42.0, width - 14, height - 40
     x = Scale(min(layers, default=0) - 0.4, max(layers, default=1) + 0.4, left, right)
-    y = Scale(max(0.0, np.floor(low * 20) / 20), 1.0, bottom, 10.0)
+    y = Scale(float(np.floor(low * 20) / 20), 1.0, bottom, 10.0)
     parts = [y_axis(y, left, right, about=5)]
     every = max(1, int(np.ceil(len(layers) * 22 / (right - left))))
     parts += [text(x(layer), bottom + 17, f"{layer:g}", anchor="middle") for layer in layers[::every]]
@@ -145,7 +152,7 @@ def by_layer(
                     el("line", x1=px, x2=px, y1=y(point.low), y2=y(point.high), class_=f"line thin s{line.look}")
                 )
         parts.append(dots(points, f"s{line.look} big"))
-    label = "Held-out AUROC by layer of " + ", ".join(line.name for line in series)
+    label = f"{what} by layer of " + ", ".join(line.name for line in series)
     return picture(width, height, label, *parts)
 
 
