@@ -135,7 +135,7 @@ def test_loading(tmp_path: Path) -> None:
     write_saelens(tmp_path / "b", "topk")
     jumprelu, topk = resolve_saes([str(tmp_path)])
     assert jumprelu.load_encoder(dtype="mixed").W_low is not None
-    assert topk.load_encoder(dtype="mixed").W_low is None  # no threshold is known beforehand
+    assert topk.load_encoder(dtype="mixed").W_low is not None
     with pytest.raises(InputError, match="Unknown SAE dtype 'mixd'; nearest: mixed"):
         jumprelu.load_encoder(dtype="mixd")
 
@@ -174,6 +174,24 @@ def test_cuda(low: bool) -> None:
     np.testing.assert_array_equal((found.to_dense(1000) != 0)[~near], exact_active(x, encoder)[~near])
 
 
-def test_topk_is_left_alone() -> None:
-    encoder = build_encoder(*tiny_parts("topk"))
-    assert to_mixed(encoder) is encoder
+@pytest.mark.parametrize("more", [0, 64])
+@pytest.mark.parametrize("change", [{}, {"rescale_acts_by_decoder_norm": True}])
+@pytest.mark.parametrize("architecture", ["topk", "abstopk"])
+def test_topk(architecture: str, change: dict[str, bool], more: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The k of float32, also where more features lie near the k-th than are looked at."""
+    monkeypatch.setattr("conceptatlas.saes._topk._MORE", more)
+    encoder = build_encoder(*tiny_parts(architecture, d_in=24, d_sae=900, k=10, **change))
+    x = torch.randn(200, 24, generator=torch.Generator().manual_seed(0))
+    plain, found = encode_rows(x, encoder), encode_rows(x, to_mixed(encoder))
+    np.testing.assert_array_equal(found.indptr, plain.indptr)
+    np.testing.assert_array_equal(found.rows, plain.rows)
+    np.testing.assert_allclose(found.values, plain.values, rtol=0.02, atol=0.02)
+
+
+def test_topk_by_bfloat16_alone_would_not_do() -> None:
+    encoder = build_encoder(*tiny_parts("topk", d_in=24, d_sae=900, k=10, apply_b_dec_to_input=False))
+    x = torch.randn(200, 24, generator=torch.Generator().manual_seed(0))
+    low = x.bfloat16().float() @ encoder.W_enc.bfloat16().float() + encoder.bias
+    plain = encode_rows(x, encoder).to_dense(200)
+    chosen = torch.zeros_like(low).scatter(1, low.topk(10, dim=1).indices, 1.0).numpy()
+    assert ((chosen != 0) != (plain != 0)).sum() > 10

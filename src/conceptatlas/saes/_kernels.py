@@ -209,3 +209,16 @@ def rounding_norms(
         norms[1, i] = np.sqrt(l2)
         norms[2, i] = np.sqrt(s4)
         norms[3, i] = np.sqrt(l4)
+
+
+@njit(nogil=True, cache=True)
+def pair_products(
+    x: npt.NDArray[np.float32],
+    weights: npt.NDArray[np.float32],
+    rows: npt.NDArray[np.int64],
+    features: npt.NDArray[np.int64],
+    found: npt.NDArray[np.float32],
+) -> None:
+    """Set ``found`` [P] to the products of pairs of a row of ``x`` [T, D] and one of ``weights`` [F, D]."""
+    for i in range(rows.shape[0]):
+        found[i] = _dot(x[rows[i]], weights[features[i]])

@@ -18,11 +18,12 @@ import torch
 
 from conceptatlas.base.errors import InputError, WorkError
 from conceptatlas.saes._compact import Compact, Float32Cpu, Float32Device, MixedCpu, MixedDevice
+from conceptatlas.saes._topk import encode_topk
 from conceptatlas.saes.encoder import Encoder, prepare_rows
 from conceptatlas.saes.sparse import SparseColumns, beside, empty_columns, from_entries
 
-# Entries of one tile: 16 MiB of float32 on a CPU, where it should stay near the cache, and 1 GiB on a GPU.
-_TILE_ENTRIES_CPU = 4 << 20
+# Entries of one tile: 32 MiB of float32 on a CPU, where it should stay near the cache, and 1 GiB on a GPU.
+_TILE_ENTRIES_CPU = 8 << 20
 _TILE_ENTRIES_GPU = 256 << 20
 _MIN_TILE = 64
 
@@ -57,7 +58,7 @@ def encode_rows(
     with torch.no_grad():
         x_TD = prepare_rows(x, encoder)
         if encoder.needs_all_columns:
-            return _select(_encode_topk(x_TD, encoder), chosen)
+            return _select(encode_topk(x_TD, encoder, tile_size(encoder.d_sae, x_TD.device)), chosen)
         return _encode_threshold(x_TD, encoder, chosen, tile_features or tile_size(len(x_TD), x_TD.device))
 
 
@@ -126,8 +127,10 @@ def encode_dense(x: torch.Tensor, encoder: Encoder) -> torch.Tensor:
             return torch.where(pre > encoder.threshold, acts, 0.0)
         if encoder.rank_scale is not None:
             pre = pre * encoder.rank_scale
-        values, where = _top_of_rows(pre, encoder)
-        return torch.zeros_like(pre).scatter_(1, where, values)
+        rank = pre.abs() if encoder.activation == "abstopk" else pre
+        where = torch.topk(rank, encoder.k or 0, dim=1).indices
+        kept = torch.zeros_like(pre).scatter_(1, where, pre.gather(1, where))
+        return kept if encoder.activation == "abstopk" else kept.relu()
 
 
 def _checked_columns(columns: Sequence[int] | None, d_sae: int) -> npt.NDArray[np.int64] | None:
@@ -194,29 +197,3 @@ def _rescaled(entries: SparseColumns, scale: torch.Tensor, shift: torch.Tensor) 
         return entries._replace(values=values)
     kept = np.concatenate([[0], np.cumsum(keep)])
     return SparseColumns(kept[entries.indptr].astype(np.int64), entries.rows[keep], values[keep])
-
-
-def _top_of_rows(pre_TF: torch.Tensor, encoder: Encoder) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return values [T, k] and features [T, k] of the k largest of each row (Gao et al. 2024, eq. 2)."""
-    assert encoder.k is not None
-    if encoder.activation == "abstopk":
-        where = torch.topk(pre_TF.abs(), encoder.k, dim=1, sorted=False).indices
-        return pre_TF.gather(1, where), where
-    values, where = torch.topk(pre_TF, encoder.k, dim=1, sorted=False)
-    return values.relu(), where
-
-
-def _encode_topk(x_TD: torch.Tensor, encoder: Encoder) -> SparseColumns:
-    """Encode tile by tile over rows, all features of a row at once."""
-    tile = tile_size(encoder.d_sae, x_TD.device)
-    rows, features, values = [], [], []
-    for first in range(0, len(x_TD), tile):
-        pre_TF = torch.addmm(encoder.bias, x_TD[first : first + tile], encoder.W_enc)
-        if encoder.rank_scale is not None:
-            pre_TF *= encoder.rank_scale
-        top, where = _top_of_rows(pre_TF, encoder)
-        active = top != 0
-        rows.append(active.nonzero()[:, 0].add_(first).cpu().numpy())
-        features.append(where[active].cpu().numpy())
-        values.append(top[active].cpu().numpy())
-    return from_entries(np.concatenate(rows), np.concatenate(features), np.concatenate(values), encoder.d_sae)

@@ -44,19 +44,23 @@ _PARTS = 3
 def to_mixed(encoder: Encoder) -> Encoder:
     """Return the encoder with bfloat16 weights beside the float32 ones, both laid out feature by feature.
 
-    The TopK kinds, for which no threshold is known beforehand, are returned as they are: float32.
+    ``[x, 1, 1, 1, 0...] W_low`` is threshold minus pre-activation, and for the TopK kinds, which have no threshold, what
+    features are ranked by.
     """
-    if encoder.threshold is None:
-        return encoder
     W_FD = encoder.W_enc.t().contiguous()
+    if encoder.threshold is not None:
+        constant, factors_FD, sign = encoder.threshold - encoder.bias, W_FD, -1.0
+    elif encoder.rank_scale is not None:
+        constant, factors_FD, sign = encoder.bias * encoder.rank_scale, W_FD * encoder.rank_scale[:, None], 1.0
+    else:
+        constant, factors_FD, sign = encoder.bias, W_FD, 1.0
     low_FD = torch.zeros(encoder.d_sae, encoder.d_in + EXTRA, dtype=torch.bfloat16, device=encoder.device)
-    low_FD[:, : encoder.d_in] = W_FD
-    norms = _norms(W_FD, low_FD[:, : encoder.d_in])
-    low_FD.neg_()
-    gap = encoder.threshold - encoder.bias
+    low_FD[:, : encoder.d_in] = factors_FD
+    norms = _norms(factors_FD, low_FD[:, : encoder.d_in])
+    low_FD *= sign
     for part in range(encoder.d_in, encoder.d_in + _PARTS):
-        low_FD[:, part] = gap
-        gap = gap - low_FD[:, part].float()
+        low_FD[:, part] = constant
+        constant = constant - low_FD[:, part].float()
     return replace(encoder, W_enc=W_FD.t(), W_low=low_FD.t(), w_norms=norms)
 
 

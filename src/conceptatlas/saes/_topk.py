@@ -1,0 +1,93 @@
+"""The k largest features of each row (Gao et al. 2024, eq. 2), all features of a row at once, tile by tile over rows.
+
+With bfloat16 products (see :mod:`~conceptatlas.saes.mixed`), let v be the k-th largest product of a row and m the most
+that one of them may be off. Then every feature of the true top k has a product of at least v - 2m, and every feature
+above v + 2m is in it. What lies between is computed again in float32, and the places left go to the largest of these.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from conceptatlas.saes import mixed
+from conceptatlas.saes._kernels import pair_products
+from conceptatlas.saes.encoder import Encoder
+from conceptatlas.saes.sparse import SparseColumns, from_entries
+
+# Candidates beyond k that are looked at; a row that has more is computed in float32 altogether.
+_MORE = 64
+# Rounding of a bfloat16 result, relative to it, a little enlarged.
+_RESULT = 2.0**-8 * 1.02
+_PAIRS = 1 << 16
+
+Top = tuple[torch.Tensor, torch.Tensor]
+
+
+def encode_topk(x_TD: torch.Tensor, encoder: Encoder, tile_rows: int) -> SparseColumns:
+    """Return the sparse columns of a TopK or AbsTopK encoder over prepared rows [T, D]."""
+    top_of = _top_mixed if encoder.W_low is not None else top_float32
+    rows, features, values = [], [], []
+    for first in range(0, len(x_TD), tile_rows):
+        top, where = top_of(x_TD[first : first + tile_rows], encoder)
+        active = top != 0
+        rows.append(active.nonzero()[:, 0].add_(first).cpu().numpy())
+        features.append(where[active].cpu().numpy())
+        values.append(top[active].cpu().numpy())
+    return from_entries(np.concatenate(rows), np.concatenate(features), np.concatenate(values), encoder.d_sae)
+
+
+def top_float32(x_TD: torch.Tensor, encoder: Encoder) -> Top:
+    """Return values [T, k] and features [T, k] of the k largest of each row, from float32 products."""
+    assert encoder.k is not None
+    pre_TF = torch.addmm(encoder.bias, x_TD, encoder.W_enc)
+    if encoder.rank_scale is not None:
+        pre_TF *= encoder.rank_scale
+    where = torch.topk(_rank(pre_TF, encoder), encoder.k, dim=1, sorted=False).indices
+    return _stored(pre_TF.gather(1, where), encoder), where
+
+
+def _rank(pre: torch.Tensor, encoder: Encoder) -> torch.Tensor:
+    """Return what features are ranked by: AbsTopK ranks by magnitude."""
+    return pre.abs() if encoder.activation == "abstopk" else pre
+
+
+def _stored(pre: torch.Tensor, encoder: Encoder) -> torch.Tensor:
+    """Return the values that are stored: TopK drops what is negative, AbsTopK keeps signs."""
+    return pre if encoder.activation == "abstopk" else pre.relu()
+
+
+def _top_mixed(x_TD: torch.Tensor, encoder: Encoder) -> Top:
+    """As :func:`top_float32`, from bfloat16 products."""
+    assert encoder.k is not None
+    assert encoder.W_low is not None
+    assert encoder.w_norms is not None
+    looked_at = min(encoder.d_sae, encoder.k + _MORE)
+    x_low, x_norms = mixed.round_rows(x_TD)
+    low_TF = torch.mm(x_low, encoder.W_low)
+    rank, where = torch.topk(_rank(low_TF, encoder), looked_at, dim=1)
+    rank, value = rank.float(), low_TF.gather(1, where).float()
+    kth = rank[:, encoder.k - 1 : encoder.k]
+    off = mixed.margin(encoder.w_norms.amax(dim=1, keepdim=True), x_norms).T + _RESULT * kth.abs()
+    unsure = (rank - kth).abs() <= 2 * off
+    row, place = unsure.nonzero(as_tuple=True)
+    value[row, place] = _products(x_TD, encoder, row, where[row, place])
+    order = torch.where(unsure, _rank(value, encoder), torch.where(rank > kth, torch.inf, -torch.inf))
+    chosen = torch.topk(order, encoder.k, dim=1, sorted=False).indices
+    value, where, last = value.gather(1, chosen), where.gather(1, chosen), unsure[:, -1]
+    if looked_at < encoder.d_sae and bool(last.any()):  # there may be more candidates than were looked at
+        value[last], where[last] = top_float32(x_TD[last], encoder)
+    return _stored(value, encoder), where
+
+
+def _products(x_TD: torch.Tensor, encoder: Encoder, rows: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+    """Return the float32 pre-activations of (row, feature) pairs, [P]."""
+    W_FD = encoder.W_enc.t()
+    if x_TD.device.type == "cpu":
+        found = torch.empty(len(rows))
+        pair_products(x_TD.numpy(), W_FD.numpy(), rows.numpy(), features.numpy(), found.numpy())
+    else:
+        pairs = zip(torch.split(rows, _PAIRS), torch.split(features, _PAIRS), strict=True)
+        found = torch.cat([torch.linalg.vecdot(x_TD[t], W_FD[f]) for t, f in pairs])
+    found += encoder.bias[features]
+    return found if encoder.rank_scale is None else found * encoder.rank_scale[features]
