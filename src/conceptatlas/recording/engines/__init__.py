@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 from conceptatlas.base.errors import unknown_name
 from conceptatlas.recording.engines.local import run_local
+from conceptatlas.recording.engines.ray import run_ray
 from conceptatlas.recording.engines.types import EngineRun
 
 Engine = Callable[[EngineRun], None]
 
-ENGINES: dict[str, Engine] = {"local": run_local}
+ENGINES: dict[str, Engine] = {"local": run_local, "ray": run_ray}
 
 
 def engine_named(name: str) -> Engine:
