@@ -41,11 +41,6 @@ Pool = Literal["final", "max", "mean"]
 CARDS = 12
 
 
-def card_anchor(slug: str, feature_id: int, rank: int | None) -> str:  # noqa: ARG001 - one of several of this shape
-    """Return where a feature's card is in the report, or an empty string where it has none."""
-    return f"#feature-{rank}" if rank is not None and rank <= CARDS else ""
-
-
 class Study:
     """A study folder. Parts that are not there are None; nothing is read before it is asked for."""
 
@@ -53,7 +48,7 @@ class Study:
         self.path = path
         self.stages = stages
         # Where a feature's own page is, as (slug, feature, rank) -> address; "" for none. The explorer sets its own.
-        self.feature_link: Callable[[str, int, int | None], str] = card_anchor
+        self.feature_link: Callable[[str, int, int | None], str] = self._card_anchor
         self.column: Callable[[FeatureRef], npt.NDArray[np.float32]] = lru_cache(maxsize=64)(self._column)
 
     @classmethod
@@ -166,6 +161,19 @@ class Study:
         if self.recording is None or self.ranking is None:
             return []
         return features_of_ranking(self.ranking, self.recording)
+
+    def _card_anchor(self, slug: str, feature_id: int, rank: int | None) -> str:
+        """Return where a feature's card is in the report, or an empty string where it has none."""
+        shown = {(feature.slug, feature.feature_id) for feature in self.varied[:CARDS]}
+        return f"#feature-{rank}" if (slug, feature_id) in shown else ""
+
+    def family_head(self, rank: int) -> int | None:
+        """Return the rank of the best feature of a feature's family; None where it is itself the best or has none."""
+        family = self.rows_by_rank[rank].get("family")
+        if family is None:
+            return None
+        head = min(other for other, row in self.rows_by_rank.items() if row.get("family") == family)
+        return None if head == rank else head
 
     @cached_property
     def varied(self) -> list[FeatureRef]:

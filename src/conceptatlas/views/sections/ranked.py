@@ -24,6 +24,7 @@ def feature_cells(study: Study, row: dict[str, Any]) -> dict[str, Any]:
     return {
         "row": row,
         "href": study.feature_link(str(row.get("slug")), row["feature_id"], row["rank"]),
+        "like": study.family_head(row["rank"]),
         "link": safe_link(row.get("neuronpedia_url")),
         "mark": interval_mark(
             row.get("auroc_holdout") if row.get("auroc_holdout") is not None else row.get("auroc"),
