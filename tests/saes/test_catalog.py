@@ -110,6 +110,15 @@ def test_command() -> None:
     assert "SAEs in" in found.stderr
 
 
+def test_command_prints_a_line_for_each_sae() -> None:
+    found = invoke("catalog", "--model", "gemma-2-2b")
+    lines = found.stdout.splitlines()
+    assert lines[0].split() == ["release", "sae_id", "model", "site", "width", "l0", "neuronpedia_id", "config"]
+    assert len(lines) == 1 + len(read_catalog("gemma-2-2b"))
+    wanted = "gemma-scope-2b-pt-res layer_12/width_16k/average_l0_82 gemma-2-2b blocks.12.hook_resid_post 16384 82"
+    assert any(line.split()[:6] == wanted.split() for line in lines)
+
+
 def test_command_counts_sites() -> None:
     found = invoke("catalog", "--sites", "--json")
     rows = json.loads(found.stdout)

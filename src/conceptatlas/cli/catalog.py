@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
-from conceptatlas.base.console import note, print_table
+from conceptatlas.base.console import note, print_table, say
 
 COLUMNS = ("release", "sae_id", "model", "site", "width", "l0", "neuronpedia_id", "config")
 SITE_COLUMNS = ("site", "known", "inferred", "unknown", "total")
@@ -37,6 +38,22 @@ def catalog(
         print_table(counts, SITE_COLUMNS, as_json=as_json)
         return
     table = [{"width": row.d_sae, "l0": row.average_l0, "config": row.config_status, **vars(row)} for row in rows]
-    print_table(table, COLUMNS, as_json=as_json)
+    if as_json:
+        print_table(table, COLUMNS, as_json=True)
+    else:
+        # Plain lines, never folded: ids are long, there are thousands of them, and they are for grep as well.
+        say(_aligned([COLUMNS, *(tuple(_cell(row[name]) for name in COLUMNS) for row in table)]))
     releases = len({row.release for row in rows})
     note(f"{len(rows):,} SAEs in {releases} releases; name them as --saes RELEASE or --saes 'RELEASE:PATTERN'.")
+
+
+def _cell(value: object) -> str:
+    return "-" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> str:
+    """Put columns under each other."""
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )

@@ -23,6 +23,7 @@ from conceptatlas.saes.layouts import LAYOUTS
 from conceptatlas.saes.mixed import to_mixed
 from conceptatlas.saes.registry import registry
 from conceptatlas.saes.source import REGISTRY_LAYOUT, SAESource
+from conceptatlas.subjects.sites import Site
 
 SAE_DTYPES = ("float32", "mixed")
 
@@ -56,7 +57,7 @@ def with_config(source: SAESource, config: Mapping[str, Any]) -> SAESource:
     }
     for name, value in said.items():
         expected = getattr(source, name)
-        if expected and expected != value:
+        if expected and expected != value and not (name == "site" and _same_site(str(expected), str(value))):
             raise InputError(
                 f"The SAE {source.sae_id!r} of {source.release!r} was expected to have {name} {expected!r} and its "
                 f"configuration says {value!r}; it is not the SAE that its name promises."
@@ -70,6 +71,11 @@ def with_config(source: SAESource, config: Mapping[str, Any]) -> SAESource:
         config_status="inferred" if metadata.get("hook_name_guessed") else "known",
         config=dict(config),
     )
+
+
+def _same_site(one: str, other: str) -> bool:
+    """Return whether two spellings (``blocks.3.hook_resid_post``, ``model.layers.3``) mean the same place."""
+    return Site.parse(one) == Site.parse(other)
 
 
 def stated_l0(config: Mapping[str, Any]) -> float | None:
