@@ -42,7 +42,10 @@ def folder_lock(folder: Path) -> Iterator[None]:
     """
     path = folder / LOCK_FILE
     while True:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise WorkError(f"Cannot write {path}: {error.strerror}; free some space or choose another folder.") from error
         try:
             held = _try_lock(fd)
         except OSError as error:
