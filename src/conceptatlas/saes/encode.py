@@ -22,9 +22,9 @@ from conceptatlas.saes._topk import encode_topk
 from conceptatlas.saes.encoder import Encoder, prepare_rows
 from conceptatlas.saes.sparse import SparseColumns, beside, empty_columns, from_entries
 
-# Entries of one tile: 32 MiB of float32 on a CPU, where it should stay near the cache, and 1 GiB on a GPU.
+# Entries of one tile: 32 MiB of float32 on a CPU, where it should stay near the cache, and 256 MiB on a GPU.
 _TILE_ENTRIES_CPU = 8 << 20
-_TILE_ENTRIES_GPU = 256 << 20
+_TILE_ENTRIES_GPU = 64 << 20
 _MIN_TILE = 64
 
 
