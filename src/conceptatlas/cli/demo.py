@@ -17,9 +17,7 @@ def register(app: typer.Typer) -> None:
 
 def demo(
     out: Annotated[Path, typer.Option("--out", help="Folder for the study.")] = Path("conceptatlas-demo"),
-    trait: Annotated[
-        str, typer.Option(help="dishonesty, aggression, caring, bravery or unfairness.")
-    ] = "dishonesty",
+    trait: Annotated[str, typer.Option(help="dishonesty, aggression, caring, bravery or unfairness.")] = "dishonesty",
     top: Annotated[int, typer.Option(help="How many features to print.")] = 5,
 ) -> None:
     """Find the features of a trait in the built-in model, with evidence and a report; no network, about a minute.

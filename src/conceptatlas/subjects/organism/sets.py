@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Literal
 
 from conceptatlas.subjects.organism.lexicon import TRAITS, Trait
@@ -59,12 +60,12 @@ def _graded_items(rng: random.Random, trait: Trait, seen: set[str]) -> Iterator[
     for grade in (1, 2, 3):
         for i in range(LEXICAL_PER_GRADE):
             story = _draw_until(
-                lambda grade=grade: draw_story(rng, split="held-out", trait=trait, grade=grade), _only("lexical"), seen
+                partial(draw_story, rng, split="held-out", trait=trait, grade=grade), _only("lexical"), seen
             )
             yield Item(story.text, grade, f"{trait}-lexical-{grade}-{i:02d}", "lexical", trait)
         for i in range(RELATIONAL_PER_GRADE):
             story = _draw_until(
-                lambda grade=grade: draw_story(rng, split="held-out", trait=trait, grade=grade, relational=0.7),
+                partial(draw_story, rng, split="held-out", trait=trait, grade=grade, relational=0.7),
                 lambda story: _only("relational")(story) and story.twin().text not in seen,
                 seen,
             )
@@ -80,7 +81,7 @@ def _background_items(rng: random.Random, trait: Trait, seen: set[str]) -> Itera
     for i in range(OTHERS):
         other, grade = others[i % len(others)], 1 + (i // len(others)) % 3
         story = _draw_until(
-            lambda other=other, grade=grade: draw_story(rng, split="held-out", trait=other, grade=grade),
+            partial(draw_story, rng, split="held-out", trait=other, grade=grade),
             _anything,
             seen,
         )
