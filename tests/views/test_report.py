@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -173,3 +175,14 @@ def test_the_command_prints_the_path(study: Path, tmp_path: Path) -> None:
 def test_heat_is_relative_to_the_hottest() -> None:
     assert heat_levels([0.0, 0.01, 5.0, 10.0, -1.0, -9.0], 10.0) == ["", "w1", "w5", "w9", "c1", "c2"]
     assert heat_levels([0.0, 0.0], 0.0) == ["", ""]
+
+
+def test_a_report_needs_no_model(study: Path, tmp_path: Path) -> None:
+    # Torch and SAELens take seconds to import; showing what was found takes neither.
+    code = (
+        "import sys, conceptatlas as ca; "
+        f"ca.report({str(study)!r}, out={str(tmp_path / 'r.html')!r}); "
+        "sys.exit(', '.join({'torch', 'transformers', 'sae_lens', 'matplotlib', 'fastapi'} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -20,7 +20,7 @@ from conceptatlas.base.errors import InputError
 from conceptatlas.base.files import read_json
 from conceptatlas.base.provenance import RUN_FILE
 from conceptatlas.concepts import holdout_mask
-from conceptatlas.evidence import FeatureRef, ItemTexts, column_of_rows, features_of_ranking
+from conceptatlas.evidence import FeatureRef, ItemTexts, column_of_rows, features_of_ranking, item_bounds
 from conceptatlas.recording import Recording
 
 if TYPE_CHECKING:
@@ -222,6 +222,12 @@ class Study:
             for row in self.ranking.near_misses.iter_rows(named=True)
         ]
 
+    @cached_property
+    def _bounds(self) -> npt.NDArray[np.int64]:
+        if self.recording is None:
+            raise InputError(f"{self.path} has no recording, and activations are asked for; record first.")
+        return item_bounds(self.recording)
+
     def _column(self, feature: FeatureRef) -> npt.NDArray[np.float32]:
         if self.recording is None:
             raise InputError(f"{self.path} has no recording, and activations are asked for; record first.")
@@ -229,7 +235,7 @@ class Study:
 
     def scores(self, feature: FeatureRef) -> npt.NDArray[np.float64]:
         """Return a feature's score on every item, pooled as the ranking did, float64 [N]."""
-        return pool_rows(self.column(feature), self.texts.bounds, self.pool)
+        return pool_rows(self.column(feature), self._bounds, self.pool)
 
     @property
     def keeps_all_rows(self) -> bool:

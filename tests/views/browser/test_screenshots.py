@@ -22,9 +22,7 @@ PAGES = {
 }
 
 
-def test_the_main_pages_have_their_picture_taken(
-    watched: Watched, served: Served, study: Path, tmp_path: Path
-) -> None:
+def test_the_main_pages_have_their_picture_taken(watched: Watched, served: Served, study: Path, tmp_path: Path) -> None:
     folder = Path(os.environ.get("CONCEPTATLAS_SCREENSHOTS") or tmp_path)
     page = watched.page
     for name, address in PAGES.items():

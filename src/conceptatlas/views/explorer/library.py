@@ -87,6 +87,8 @@ class Library:
         Raises:
             InputError: It is none of them.
         """
+        import conceptatlas.ranking  # noqa: F401 - slow; better now than with the first page
+
         folder = Path(path)
         try:
             study = Study.open(folder, follow_links=False)

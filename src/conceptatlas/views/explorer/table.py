@@ -310,7 +310,10 @@ class FeatureTable:
             return lines[:0], total
         keys = self._keys_of(query, lines)
         if stop < total // 4:
-            last = np.partition(keys, stop - 1)[stop - 1]
+            # Many lines can share the best figure (a p of 1, say), and a partition of equals is slow.
+            first = keys.min()
+            tied = int((keys == first).sum())
+            last = first if tied >= stop else np.partition(keys, stop - 1)[stop - 1]
             better = np.flatnonzero(keys < last)
             chosen = np.concatenate([better, np.flatnonzero(keys == last)[: stop - len(better)]])
             lines, keys = lines[chosen], keys[chosen]

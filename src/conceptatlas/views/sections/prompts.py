@@ -6,7 +6,6 @@ from typing import Any
 
 import polars as pl
 
-from conceptatlas.prompts.stage import CONTRAST_FILE, SPECIFIC_FILE, UNIVERSAL_FILE, read_tables
 from conceptatlas.views.html import render
 from conceptatlas.views.sections import Section, section
 from conceptatlas.views.study_folder import Study
@@ -20,7 +19,12 @@ STEPS = 9  # shades of the heat map, classes w0 to w9
 def prompts(study: Study) -> Section | None:
     """What the assistant's own tokens carry."""
     folder = study.stages.get("prompts")
-    tables = {} if folder is None else read_tables(folder)
+    if folder is None:
+        return None
+    # Late: it brings torch along, which takes seconds, and most studies have no such part.
+    from conceptatlas.prompts.stage import CONTRAST_FILE, SPECIFIC_FILE, UNIVERSAL_FILE, read_tables
+
+    tables = read_tables(folder)
     if UNIVERSAL_FILE not in tables:
         return None
     universal = tables[UNIVERSAL_FILE]
