@@ -17,7 +17,23 @@ from tests.helpers.tiny_saes import SAE_LENS_VERSION
 
 SITE = "blocks.0.hook_resid_pre"
 WORDS = ("brave", "bag", "rain", "door")  # features 0 to 3; feature 4 never fires
-FILLER = "the man said that she went home and he would have done nothing about it".split()
+FILLER = [
+    "the",
+    "man",
+    "said",
+    "that",
+    "she",
+    "went",
+    "home",
+    "and",
+    "he",
+    "would",
+    "have",
+    "done",
+    "nothing",
+    "about",
+    "it",
+]
 
 
 @dataclass(frozen=True)

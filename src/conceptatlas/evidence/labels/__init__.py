@@ -11,6 +11,7 @@ _NAMES: dict[str, str] = {
     "FeatureLabel": "writing",
     "LabelOptions": "run",
     "LabelRun": "run",
+    "Prepared": "run",
     "finish_labels": "run",
     "label_features": "run",
     "prepare_labels": "run",

@@ -74,6 +74,8 @@ def read_features(features: Sequence[int] | str | Path | Ranking, *, top_n: int 
 def _asked(features: Sequence[int] | str | Path | Ranking) -> Asked:
     if isinstance(features, str | Path):
         path = Path(features).expanduser()
+        if not str(features).strip():
+            return Asked((), ())
         if isinstance(features, str) and not path.exists() and path.suffix != ".json" and "/" not in features:
             return _of_indices(_split(features))
         if path.is_dir():

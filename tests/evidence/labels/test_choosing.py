@@ -1,0 +1,101 @@
+"""What the labeller sees is never used to judge its label."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conceptatlas.evidence.labels.choosing import choose, spread, wrong_marks
+from conceptatlas.evidence.labels.collect import CollectOptions, FeatureExamples
+from conceptatlas.evidence.labels.contexts import Context
+from conceptatlas.evidence.labels.scoring import balanced_accuracy, questions_of
+from conceptatlas.evidence.labels.targets import Target
+from conceptatlas.saes import SAESource
+
+TARGET = Target(SAESource("s", "r", "blocks.0.hook_resid_pre", "saelens", "."), 0)
+
+
+def a_context(sequence: int, words: str, value: float) -> Context:
+    pieces = [f" {word}" for word in words.split()]
+    ends = np.cumsum([len(piece) for piece in pieces]).astype(np.int32)
+    acts = np.zeros(len(pieces), np.float32)
+    acts[0] = value
+    return Context(sequence, 0, "".join(pieces), ends, acts, 0)
+
+
+def examples(active: list[tuple[int, int]], silent: list[tuple[int, int]]) -> FeatureExamples:
+    """Examples as (number of the text, what it reads like)."""
+    found = FeatureExamples(TARGET, CollectOptions(max_examples=5, sample=30, silent=30))
+    for number, (sequence, look) in enumerate(active):
+        context = a_context(sequence, f"text number {look} of many", 1.0 + number)
+        found.n_active_tokens += 1
+        for keep, key in ((found._top, -context.activation), (found._sample, float(number * 7 % 13))):
+            if keep.wants(key, number):
+                keep.add(context, key, number)
+    for number, (sequence, look) in enumerate(silent):
+        if found._silent.wants(number):
+            found._silent.add(a_context(sequence, f"other {look} of many", 0.0), number)
+    return found
+
+
+PAIRS = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 30)), max_size=40)
+
+
+@settings(deadline=None, max_examples=150)
+@given(PAIRS, PAIRS, st.integers(1, 12), st.integers(1, 12))
+def test_shown_and_scored_share_no_text(
+    active: list[tuple[int, int]], silent: list[tuple[int, int]], n_shown: int, n_scored: int
+) -> None:
+    choice = choose(examples(active, silent), n_shown=n_shown, n_scored=n_scored)
+    shown, scored = choice.shown, [*choice.activating, *choice.silent]
+    assert not {c.sequence_index for c in shown} & {c.sequence_index for c in scored}
+    assert not {c.text for c in shown} & {c.text for c in scored}
+    assert not {c.text for c in choice.activating} & {c.text for c in choice.silent}
+    assert len(shown) <= n_shown
+    assert len(choice.activating) <= n_scored
+    assert len(choice.silent) <= n_scored
+    assert bool(shown) == bool(active)
+    for part in (shown, choice.activating, choice.silent):
+        assert len({c.text for c in part}) == len({c.sequence_index for c in part}) == len(part)
+    for test in ("detection", "fuzzing"):
+        questions = questions_of(choice, test, np.random.default_rng(0))
+        assert not questions or {question.truth for question in questions} == {True, False}
+
+
+def test_the_labeller_sees_strong_and_weak() -> None:
+    choice = choose(examples([(i, i) for i in range(30)], [(i, i) for i in range(40, 60)]), n_shown=6, n_scored=9)
+    activations = sorted(c.activation for c in choice.shown)
+    assert len(activations) == 6
+    assert activations[-3:] == [28.0, 29.0, 30.0]  # the three strongest
+    assert activations[0] < 25
+    assert len(choice.activating) == 9
+    assert len({c.decile for c in choice.activating}) > 5
+    assert len(choice.silent) == 9
+
+
+def test_two_texts_leave_one_for_the_score() -> None:
+    choice = choose(examples([(0, 0), (1, 1)], [(5, 5)]), n_shown=10, n_scored=10)
+    assert [len(choice.shown), len(choice.activating), len(choice.silent)] == [1, 1, 1]
+
+
+def test_spread_takes_from_each_in_turn() -> None:
+    tens, ones = [a_context(i, "x", 1.0) for i in range(3)], [a_context(9, "y", 1.0)]
+    assert [c.sequence_index for c in spread({10: tens, 1: ones})] == [0, 9, 1, 2]
+
+
+def test_wrong_marks_are_silent_words() -> None:
+    context = a_context(0, "fires , never here", 1.0)
+    drawn = {tuple(wrong_marks(context, np.random.default_rng(seed))) for seed in range(30)}  # type: ignore[arg-type]
+    assert drawn == {(False, False, True, False), (False, False, False, True)}
+    only = a_context(0, "fires ,", 1.0)
+    assert list(wrong_marks(only, np.random.default_rng(0))) == [False, True]  # type: ignore[arg-type]
+    assert wrong_marks(a_context(0, "fires", 1.0), np.random.default_rng(0)) is None
+    assert wrong_marks(a_context(0, "never", 0.0), np.random.default_rng(0)) is None
+
+
+def test_balanced_accuracy() -> None:
+    assert balanced_accuracy([True, True, False], [True, False, False]) == 0.75
+    assert balanced_accuracy([True] * 9 + [False], [True] * 10) == 0.5
+    assert balanced_accuracy([True, True], [True, True]) is None
+    assert balanced_accuracy([], []) is None
