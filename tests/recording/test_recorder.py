@@ -6,12 +6,13 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from conceptatlas.base.errors import InputError
 from conceptatlas.concepts import build_concept
 from conceptatlas.recording import record, verify
 from conceptatlas.recording.recorder import Recording
-from conceptatlas.saes.encode import encode_dense
+from conceptatlas.saes.encode import encode_dense, tile_size
 from conceptatlas.subjects import Site, load_subject
 from tests.helpers.tiny_models import tiny_model
 from tests.recording.standins import MadeSAE
@@ -37,8 +38,6 @@ def slow_states(subject, text, site):
 
 @pytest.mark.parametrize("family", ["gemma2", "gpt2", "bert"])
 def test_equals_every_fragment_on_its_own(family, models, concept, saes, tmp_path):
-    import torch
-
     subject = load_subject(str(tiny_model(family, models)), device="cpu")
     rec = record(concept, subject, saes, tmp_path / "rec", hidden="all", shard_rows=20)
     assert len(rec.manifest.plan.shards) > 2
@@ -99,6 +98,12 @@ def test_some_features_only(gemma, concept, saes, tmp_path):
         assert not np.delete(found, [3, 69], axis=1).any()
 
 
+def test_features_of_a_topk_like_sae_say_that_all_were_encoded(gemma, concept, saes, tmp_path):
+    saes[0].architecture = "topk"
+    rec = record(concept, gemma, saes, tmp_path / "rec", features=[3])
+    assert any(warning.startswith("1 SAEs (low) are TopK-like") for warning in rec.manifest.warnings)
+
+
 def test_words(gemma, concept, saes, tmp_path):
     rec = record(concept, gemma, saes, tmp_path / "rec", fragments="word")
     assert rec.items["n_rows"].to_list() == [len(text.split()) for text in concept.texts]
@@ -142,6 +147,8 @@ def test_manifest_says_where_it_came_from(gemma, concept, saes, tmp_path):
     assert found.subject.attention == "eager"
     assert found.options.device == "cpu"
     assert found.options.dtype == "float32"
+    assert found.plan.shards == [(0, 7)]
+    assert found.plan.tile_features == [tile_size(rec.n_rows, torch.device("cpu"))]
     assert found.concept.data_hash == concept.data_hash
     again = rec.sae("again")
     assert again.average_l0 == 71.0

@@ -212,6 +212,7 @@ def finish(prepared: Prepared, concept: Concept, request: Mapping[str, Any]) -> 
             n_tokens=job.plan.n_tokens,
             shards=job.plan.shards,
             batch_tokens=job.batch_tokens,
+            tile_features=job.tile_features(),
             truncated=prepared.truncated,
         ),
         sites=sites,

@@ -6,10 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+import torch
+
 from conceptatlas.recording.check import output_site
 from conceptatlas.recording.manifest import RecordOptions
 from conceptatlas.recording.plan import Plan
 from conceptatlas.recording.work import FOLD_PREFIX, HIDDEN_PIECE, SAE_PREFIX, WorkFolder
+from conceptatlas.saes.encode import tile_size
 from conceptatlas.subjects.sites import Site
 
 if TYPE_CHECKING:
@@ -39,6 +43,16 @@ class Job:
     batch_tokens: int
     work: WorkFolder
     strict: bool = False
+
+    def tile_features(self) -> list[int]:
+        """Return how many features are encoded at a time in each shard."""
+        device = torch.device(self.options.device)
+        final = self.options.keep == "final"
+        rows = [
+            last - first if final else int(np.diff(self.plan.row_range(shard))[0])
+            for shard, (first, last) in enumerate(self.plan.shards)
+        ]
+        return [tile_size(count, device) for count in rows]
 
     def sites_of(self, shard: int) -> list[Site]:
         """Return the sites to read in a shard: the first one also needs those that transcoders write to, to check them."""

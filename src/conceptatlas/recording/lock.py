@@ -45,7 +45,9 @@ def folder_lock(folder: Path) -> Iterator[None]:
         try:
             fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
-            raise WorkError(f"Cannot write {path}: {error.strerror}; free some space or choose another folder.") from error
+            raise WorkError(
+                f"Cannot write {path}: {error.strerror}; free some space or choose another folder."
+            ) from error
         try:
             held = _try_lock(fd)
         except OSError as error:

@@ -94,6 +94,9 @@ class PlanInfo(_Model):
     shards: list[tuple[int, int]] = Field(default_factory=list)
     """Half-open ranges of items."""
     batch_tokens: int = 0
+    """Tokens of a forward batch, padding included, at most."""
+    tile_features: list[int] = Field(default_factory=list)
+    """Features that are encoded at a time in each shard (by SAEs that are encoded feature by feature)."""
     truncated: int = 0
 
 

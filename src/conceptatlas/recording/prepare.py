@@ -17,6 +17,8 @@ from conceptatlas.saes import SAESource, require_width, resolve_saes
 from conceptatlas.subjects import LanguageSubject, Site, load_subject, parse_sites
 
 ORGANISM = "organism"
+# Architectures in which one feature cannot be known without all the others.
+_ALL_AT_ONCE = ("topk", "abstopk")
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class Prepared:
             "sites": list(self.job.kept_sites),
             "shards": [list(shard) for shard in self.job.plan.shards],
             "batch tokens": self.job.batch_tokens,
+            "tiles": self.job.tile_features(),
             "tokens": digest.hexdigest(),
         }
 
@@ -103,7 +106,7 @@ def prepare(
         info=_subject_info(subject),
         tokenizer=type(subject.tokenizer).__name__,
         truncated=tokenized.n_truncated,
-        warnings=_warnings(plan, tokenized.n_truncated, subject, request),
+        warnings=_warnings(plan, tokenized.n_truncated, subject, sources, request),
     )
 
 
@@ -181,10 +184,18 @@ def _subject_info(subject: LanguageSubject) -> SubjectInfo:
     )
 
 
-def _warnings(plan: Plan, truncated: int, subject: LanguageSubject, request: Request) -> list[str]:
+def _warnings(
+    plan: Plan, truncated: int, subject: LanguageSubject, sources: list[SAESource], request: Request
+) -> list[str]:
     found = []
     if truncated:
         found.append(f"{truncated} of {plan.n_items} items were cut to {request.max_tokens} tokens.")
     if subject.prefix_rule.reason:
         found.append(f"Fragments had passes of their own where needed: {subject.prefix_rule.reason}.")
+    whole = [source.slug for source in sources if not source.is_row_wise or source.architecture in _ALL_AT_ONCE]
+    if request.features is not None and whole:
+        found.append(
+            f"{len(whole)} SAEs ({', '.join(whole[:3])}{' …' if len(whole) > 3 else ''}) are TopK-like: all their "
+            "features were encoded, and those asked for were kept."
+        )
     return found

@@ -217,6 +217,7 @@ def _record(
 def _begin(work: WorkFolder, prepared: Prepared, asked: dict[str, Any]) -> None:
     """Write down what is being done, or check that it is what was begun; clear what a killed run half wrote."""
     resolved = prepared.resolved()
+    work.clean_partial()
     if work.plan_path.exists():
         before = read_json(work.plan_path)["resolved"]
         for key, value in resolved.items():
@@ -225,7 +226,6 @@ def _begin(work: WorkFolder, prepared: Prepared, asked: dict[str, Any]) -> None:
                     f"{work.recording} was begun with {key} {before.get(key)}, and now it is {value}; go on as it was "
                     "begun, or choose another folder."
                 )
-        work.clean_partial()
         return
     work.path.mkdir(exist_ok=True)
     write_json(work.plan_path, {"request": asked, "resolved": resolved})
