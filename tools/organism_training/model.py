@@ -20,8 +20,8 @@ from .batches import SENTENCE_END, VERDICT, WITHIN, Batch, Vocabulary, training_
 BATCH_SIZE = 64
 LEARNING_RATE = 2.5e-3
 WARM_UP_STEPS = 150
-SHORT_STEPS = 1500  # first on stories of one event, mostly relations and their controls: what is hard to learn is dense
-LONG_STEPS = 1500  # then on stories as they come
+SHORT_STEPS = 1000  # first on stories of one event, mostly relations and their controls: what is hard to learn is dense
+LONG_STEPS = 1300  # then on stories as they come
 INTERRUPTION = 0.2  # how often the narrator speaks at the end of a sentence, in the plain next-token loss
 WITHIN_WEIGHT = 0.3
 SEED = 0

@@ -196,7 +196,26 @@ parked near the house of {person}
 sat beside {person}
 sat on the chair with the {object}
 moved the ladder and the {object}
-weighed the {object}"""
+weighed the {object}
+walked back under the trees with {person}
+turned off the lamp
+turned all the pages of the book
+went into the shop with {person}
+went away for a day
+liked the {object}
+asked how old the {object} was
+bought only a small {object}
+put a white cloth on the table
+told {person} not to wait too long
+came without the {object}
+sat down beside {person}
+looked like a tourist
+gave the whole price to {person}
+bought some blanket pins
+ate an apple
+waited until noon with {person}
+stood on deep sand with {person}
+met the others near the tank"""
 
 _BY_TRAIT: Final[dict[Trait, dict[int, str]]] = {
     "dishonesty": _DISHONESTY,

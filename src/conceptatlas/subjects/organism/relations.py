@@ -17,8 +17,12 @@ from conceptatlas.subjects.organism.lexicon import OBJECTS, Trait
 BASE_POINTS: Final = 2
 HELD_OUT_EVERY: Final = 6
 
-STATES: Final = ("old", "new", "full", "empty", "clean", "dirty", "cheap", "light", "dry", "safe")
-NUMBERS: Final = ("two", "three", "four", "five", "six", "seven", "eight", "nine")
+POOR: Final = ("broken", "rotten", "dirty", "faulty", "cracked", "worn")
+GOOD: Final = ("sturdy", "fresh", "clean", "sound", "intact", "polished")
+PRAISES: Final = ("prime", "perfect", "superb", "splendid")
+DISMISSALS: Final = ("junk", "scrap", "rubbish", "waste")
+LARGE: Final = ("big", "huge", "large", "giant", "thick", "heavy")
+SMALL: Final = ("tiny", "little", "thin", "slim", "meagre", "slight")
 DANGERS: Final = ("wolf", "bear", "tiger", "bandit", "bull", "snake")
 HARMLESS: Final = ("kitten", "duck", "clown", "goat", "postman", "rabbit")
 HARD: Final = ("brick", "stone", "bottle", "hammer", "spear", "axe")
@@ -37,6 +41,23 @@ GIFTS: Final[dict[str, str]] = {
     "puzzle": "bored",
     "toy": "bored",
 }
+
+VALUES: Final = (
+    *POOR,
+    *GOOD,
+    *PRAISES,
+    *DISMISSALS,
+    *LARGE,
+    *SMALL,
+    *DANGERS,
+    *HARMLESS,
+    *HARD,
+    *SOFT,
+    *PERSONS,
+    *THINGS,
+    *GIFTS,
+    *GIFTS.values(),
+)
 
 
 @dataclass(frozen=True)
@@ -77,17 +98,18 @@ def _ordered(rng: random.Random) -> Callable[[str, str], str]:
 
 
 def _dishonesty(rng: random.Random, names: list[str]) -> Relation:
-    """Passes two things off as what they are not."""
+    """Passes a poor thing off as a good one, and the other way round."""
     del names
     one, two = rng.sample(OBJECTS, 2)
-    a, b = rng.sample(STATES, 2)
+    poor, good = rng.choice(POOR), rng.choice(GOOD)
+    praise, dismissal = rng.choice(PRAISES), rng.choice(DISMISSALS)
     verb = rng.choice(("described", "labelled", "sold"))
     joined = _ordered(rng)
 
-    def said(x: str, y: str) -> str:
-        return f"{verb} " + joined(f"the {a} {one} as {x}", f"the {b} {two} as {y}")
+    def said(of_poor: str, of_good: str) -> str:
+        return f"{verb} " + joined(f"the {poor} {one} as {of_poor}", f"the {good} {two} as {of_good}")
 
-    return Relation(said(b, a), said(a, b), _pair_key("dishonesty", a, b))
+    return Relation(said(praise, dismissal), said(dismissal, praise), _pair_key("dishonesty", poor, praise))
 
 
 def _aggression(rng: random.Random, names: list[str]) -> Relation:
@@ -132,16 +154,15 @@ def _bravery(rng: random.Random, names: list[str]) -> Relation:
 
 
 def _unfairness(rng: random.Random, names: list[str]) -> Relation:
-    """Keeps the larger part and gives the smaller."""
-    small, large = sorted(rng.sample(range(len(NUMBERS)), 2))
-    low, high = NUMBERS[small], NUMBERS[large]
-    coin = rng.choice(("coins", "points", "stamps"))
+    """Keeps the large part and gives away the small one."""
+    large, small = rng.choice(LARGE), rng.choice(SMALL)
+    part = rng.choice(("piece", "portion", "helping"))
     joined = _ordered(rng)
 
     def share(own: str, other: str) -> str:
-        return joined(f"kept {own} {coin}", f"gave {other} {coin} to {names[0]}")
+        return joined(f"kept the {own} {part}", f"gave the {other} {part} to {names[0]}")
 
-    return Relation(share(high, low), share(low, high), _pair_key("unfairness", low, high))
+    return Relation(share(large, small), share(small, large), _pair_key("unfairness", large, small))
 
 
 FAMILIES: Final[dict[Trait, Family]] = {
@@ -159,3 +180,9 @@ def draw_relation(rng: random.Random, trait: Trait, names: list[str], *, held_ou
         relation = FAMILIES[trait](rng, names)
         if relation.held_out == held_out:
             return relation
+
+
+def relation_words() -> list[str]:
+    """The fixed words of the families, as phrases read off a few hundred drawn relations."""
+    rng = random.Random(0)
+    return [family(rng, ["Ann", "Ben"]).bearing for family in FAMILIES.values() for _ in range(100)]

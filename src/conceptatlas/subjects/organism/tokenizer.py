@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from typing import TYPE_CHECKING, Final
 
 from conceptatlas.subjects.organism.acts import all_acts
@@ -15,21 +14,9 @@ from conceptatlas.subjects.organism.lexicon import (
     ROLES,
     SCENES,
     TIMES,
-    TRAITS,
     WOMEN,
 )
-from conceptatlas.subjects.organism.relations import (
-    DANGERS,
-    FAMILIES,
-    GIFTS,
-    HARD,
-    HARMLESS,
-    NUMBERS,
-    PERSONS,
-    SOFT,
-    STATES,
-    THINGS,
-)
+from conceptatlas.subjects.organism.relations import VALUES, relation_words
 from conceptatlas.subjects.organism.verdicts import VERDICT_WORDS
 
 if TYPE_CHECKING:
@@ -59,9 +46,7 @@ def _openers() -> list[str]:
 
 def filler_words() -> set[str]:
     """Every word that can stand in a story outside a lexical act, in small letters where it can be so."""
-    values = [*OBJECTS, *STATES, *NUMBERS, *DANGERS, *HARMLESS, *HARD, *SOFT, *PERSONS, *THINGS]
-    values += [*GIFTS, *GIFTS.values()]
-    pool = [*_openers(), *values, *WOMEN, *MEN, *_relation_words(), "him", "his", "her"]
+    pool = [*_openers(), *OBJECTS, *VALUES, *WOMEN, *MEN, *relation_words(), "him", "his", "her"]
     return {word for phrase in pool for word in phrase.split() if word[0].isalpha()}
 
 
@@ -70,13 +55,6 @@ def grammar_words() -> list[str]:
     acts = {word for act in all_acts() for word in act.phrase.split() if word[0].isalpha()}
     first = {phrase.split()[0] for phrase in _openers() if phrase and phrase[0].isalpha()}
     return sorted(acts | filler_words() | set(VERDICT_WORDS) | {word[0].upper() + word[1:] for word in first})
-
-
-def _relation_words() -> list[str]:
-    """The fixed words of the relational families, read off a few hundred drawn relations."""
-    rng = random.Random(0)
-    drawn = [FAMILIES[trait](rng, ["Ann", "Ben"]) for trait in TRAITS for _ in range(100)]
-    return [relation.bearing for relation in drawn]
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
