@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,17 @@ def test_effect_joins_where_it_is_asked_for(folder: Path) -> None:
     result = run_study(path)
     assert list(result.stages) == ["record", "rank", "effect", "report"]
     assert "What they cause" in (folder / "two" / "report.html").read_text()
+
+
+def test_label_joins_where_it_is_asked_for(folder: Path) -> None:
+    """Without a dataset of its own it reads the study's sentences; without a language model it makes search labels."""
+    path = write_study(folder, "three", label={"top_n": 2, "device": "cpu"}, trace=False)
+    result = run_study(path)
+    assert list(result.stages) == ["record", "rank", "label", "report"]
+    entries = json.loads((folder / "three" / "label" / "feature_labels.json").read_text())["features"]
+    assert all(entry["label_search"] for entry in entries)
+    assert "What they are called" in (folder / "three" / "report.html").read_text()
+    assert set(run_study(path).stages.values()) == {"up to date"}
 
 
 @pytest.mark.parametrize(

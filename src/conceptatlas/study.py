@@ -37,6 +37,8 @@ class StudyConfig(BaseModel):
         trace: Options of ``conceptatlas trace``; ``false`` leaves the stage out.
         effect: Options of ``conceptatlas effect``; left out unless given (``{}`` or ``true`` takes the defaults).
         prompts: Options of the chat-prompt analysis (see `conceptatlas.prompts.prompts`); left out unless given.
+        label: Options of ``conceptatlas label``, with ``dataset`` the study's own sentences unless given; left out unless
+            given (``true`` makes search labels).
         report: Options of ``conceptatlas report``.
     """
 
@@ -52,6 +54,7 @@ class StudyConfig(BaseModel):
     trace: dict[str, Any] | bool = {}
     effect: dict[str, Any] | bool = False
     prompts: dict[str, Any] | bool = False
+    label: dict[str, Any] | bool = False
     report: dict[str, Any] = {}
 
     @field_validator("saes", mode="before")
@@ -82,12 +85,14 @@ class Stage:
         reads: The stages whose artefacts it reads.
         function: Returns the room's function (looked up late, for imports are heavy).
         run: Calls that function for a study with the stage's options.
+        more: Options that ``run`` takes beside those of the function.
     """
 
     folder: str
     reads: tuple[str, ...]
     function: Callable[[], Callable[..., Any]]
     run: Callable[[Study, Mapping[str, Any]], None]
+    more: tuple[str, ...] = ()
 
 
 @dataclass
@@ -155,6 +160,21 @@ def _run_prompts(study: Study, options: Mapping[str, Any]) -> None:
     _prompts_function()(study.stage_folder("prompts"), **options)
 
 
+def _label_function() -> Callable[..., Any]:
+    from conceptatlas.evidence import label_ranking
+
+    return label_ranking
+
+
+def _run_label(study: Study, options: Mapping[str, Any]) -> None:
+    from conceptatlas.recording import Recording
+
+    rest = dict(options)
+    dataset = rest.pop("dataset", None) or Recording.open(study.stage_folder("record")).items["text"].to_list()
+    rest = {"model": study.config.model, "saes": study.config.saes} | rest
+    _label_function()(study.stage_folder("rank"), dataset, study.stage_folder("label"), **rest)
+
+
 def _report_function() -> Callable[..., Any]:
     from conceptatlas.views import report
 
@@ -171,7 +191,8 @@ STAGES: dict[str, Stage] = {
     "trace": Stage("trace", ("record", "rank"), _trace_function, _run_trace),
     "effect": Stage("effect", ("record", "rank"), _effect_function, _run_effect),
     "prompts": Stage("prompts", ("record",), _prompts_function, _run_prompts),
-    "report": Stage(".", ("record", "rank", "trace", "effect", "prompts"), _report_function, _run_report),
+    "label": Stage("label", ("record", "rank"), _label_function, _run_label, ("dataset",)),
+    "report": Stage(".", ("record", "rank", "trace", "effect", "label", "prompts"), _report_function, _run_report),
 }
 
 
@@ -224,7 +245,7 @@ def _check_options(name: str, stage: Stage, options: Mapping[str, Any]) -> None:
     import inspect
 
     parameters = inspect.signature(stage.function()).parameters.values()
-    valid = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+    valid = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY] + [*stage.more]
     for option in options:
         if option not in valid:
             raise unknown_name(f"option of the stage {name}", option, valid)

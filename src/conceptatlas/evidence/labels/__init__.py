@@ -15,7 +15,8 @@ _NAMES: dict[str, str] = {
     "finish_labels": "run",
     "label_features": "run",
     "prepare_labels": "run",
-    "run_labeling": "run",
+    "label_ranking": "stage",
+    "run_labeling": "stage",
 }
 
 __all__ = sorted(_NAMES)

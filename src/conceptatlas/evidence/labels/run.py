@@ -25,7 +25,7 @@ from conceptatlas.evidence.labels.scoring import count_calls, score_labels
 from conceptatlas.evidence.labels.targets import Asked, Target, pick_sae, place_features, read_features
 from conceptatlas.evidence.labels.texts import TextStream
 from conceptatlas.evidence.labels.writing import FeatureLabel, write_examples, write_labels
-from conceptatlas.llm import LLM, Ask, ChatRequest, LLMOptions, NoAnswer, open_llm
+from conceptatlas.llm import LLM, Ask, ChatRequest, NoAnswer
 
 if TYPE_CHECKING:
     from conceptatlas.ranking import Ranking
@@ -122,7 +122,7 @@ class Prepared:
 
 def prepare_labels(
     features: Sequence[int] | str | Path | Ranking,
-    dataset: str,
+    dataset: str | Sequence[str],
     *,
     model: str | None = None,
     saes: Sequence[str] = (),
@@ -134,7 +134,8 @@ def prepare_labels(
 
     Args:
         features: Indices, a comma list, a JSON file with ``feature_indices``, a ranking or its folder.
-        dataset: A hub data set, or a text, CSV, JSONL or Parquet file, or ``builtin:<trait>``.
+        dataset: A hub data set, or a text, CSV, JSONL or Parquet file, or ``builtin:<trait>``; or
+            the texts themselves.
         model: The model; with a ranking the one that was recorded, where None.
         saes: The SAEs; likewise.
         sae_id: Which of them: a hook point or an sae_id.
@@ -152,7 +153,9 @@ def prepare_labels(
         model, saes = model or recorded[0], saes or recorded[1]
     targets = _targets(asked, saes, sae_id, model)
     texts = TextStream(dataset, column=options.column, n_samples=options.n_samples)
-    next(iter(TextStream(dataset, column=options.column, n_samples=options.n_samples)))  # before the model is loaded
+    next(
+        iter(TextStream(dataset, column=options.column, n_samples=options.n_samples))
+    )  # fails before a model is loaded
     subject = load_subject(model, device=options.device, dtype=options.dtype)
     with progress_bar("Texts", options.n_samples) as bar:
         collected = collect(subject, targets, texts, options.collect, tick=bar.advance)
@@ -171,7 +174,7 @@ def prepare_labels(
         "model_revision": subject.revision,
         "dtype": str(subject.dtype),
         "device": str(subject.device),
-        "dataset": dataset,
+        "dataset": texts.source,
         "saes": sorted({target.source.slug for target in targets}),
         "n_texts": collected.n_texts,
         "n_empty": collected.n_empty,
@@ -221,7 +224,7 @@ def _recorded(features: Sequence[int] | str | Path | Ranking) -> tuple[str, list
 
 def label_features(
     features: Sequence[int] | str | Path | Ranking,
-    dataset: str,
+    dataset: str | Sequence[str],
     out: str | os.PathLike[str],
     *,
     model: str | None = None,
@@ -303,84 +306,3 @@ def _ask_labels(prepared: Prepared, options: LabelOptions, llm: LLM) -> tuple[li
         for label, of in zip(labels, scores, strict=True)
     ]
     return scored, lost
-
-
-def run_labeling(
-    feature_indices: Sequence[int] | str | Path,
-    model_path: str,
-    sae_path: str | Sequence[str],
-    dataset_path: str,
-    sae_id: str | None = None,
-    output_dir: str | os.PathLike[str] = "results",
-    n_samples: int = 1000,
-    max_examples_per_feature: int = 20,
-    device: str | None = None,
-    column_name: str = "text",
-    minibatch_size_features: int = 256,
-    minibatch_size_tokens: int = 64,
-    label_model_path: str | None = None,
-    max_examples_for_labeling: int = 10,
-    *,
-    llm: LLM | None = None,
-) -> tuple[Path, Path]:
-    """Name features with a language model on this machine.
-
-    Args:
-        feature_indices: Indices, a comma list, the path of a JSON file with ``feature_indices`` and ``scores``, or of a
-            ranking.
-        model_path: The model under study.
-        sae_path: Its SAE or SAEs.
-        dataset_path: The texts; see `prepare_labels`.
-        sae_id: Which SAE: a hook point or an sae_id.
-        output_dir: Where the files go.
-        n_samples: Texts read.
-        max_examples_per_feature: Strongest examples kept of each feature.
-        device: For both models; chosen where None.
-        column_name: The column of the texts.
-        minibatch_size_features: Features encoded at once.
-        minibatch_size_tokens: Windows of text run at once.
-        label_model_path: The model that labels; the one under study where None.
-        max_examples_for_labeling: Examples that it is shown.
-        llm: Label with this client instead.
-
-    Returns:
-        The paths of ``feature_examples.jsonl`` and ``feature_labels.json``.
-
-    Raises:
-        InputError: The input is wrong; says what and where.
-    """
-    options = LabelOptions(
-        column=column_name,
-        n_samples=n_samples,
-        max_examples_for_labeling=max_examples_for_labeling,
-        device=device or "auto",
-        collect=CollectOptions(
-            max_examples=max_examples_per_feature,
-            windows_at_once=minibatch_size_tokens,
-            features_at_once=minibatch_size_features,
-        ),
-    )
-    saes = [sae_path] if isinstance(sae_path, str) else list(sae_path)
-
-    def label(client: LLM) -> LabelRun:
-        return label_features(
-            feature_indices, dataset_path, output_dir, model=model_path, saes=saes, sae_id=sae_id, options=options,
-            llm=client,
-        )  # fmt: skip
-
-    if llm is not None:
-        run = label(llm)
-    else:
-        local = local_model(label_model_path or model_path)
-        with open_llm(LLMOptions(local_model=local, device=device or "auto", concurrency=1)) as client:
-            run = label(client)
-    return run.examples_path, run.labels_path
-
-
-def local_model(name: str) -> str:
-    """Return a model's folder or hub id; the built-in one's folder for ``organism``."""
-    if name != "organism":
-        return name
-    from conceptatlas.subjects.organism import organism_path
-
-    return str(organism_path())

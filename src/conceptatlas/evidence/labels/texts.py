@@ -22,15 +22,17 @@ class TextStream:
     """The first texts of a source, one at a time; at no time is more than a batch of the source in memory.
 
     Attributes:
-        source: A path, ``builtin:<trait>``, ``seeds:<trait>`` or a hub id (``owner/name``, or ``owner/name:config``).
+        source: A path, ``builtin:<trait>``, ``seeds:<trait>`` or a hub id (``owner/name``, or ``owner/name:config``); or
+            what messages call the texts themselves, where those were given.
         n_texts: How many texts have been given so far.
         n_empty: How many records so far held no text (nothing, or only white space) and were left out.
     """
 
-    def __init__(self, source: str, *, column: str = "text", n_samples: int | None = None) -> None:
+    def __init__(self, source: str | Sequence[str], *, column: str = "text", n_samples: int | None = None) -> None:
         if n_samples is not None and n_samples < 1:
             raise InputError(f"--n-samples is {n_samples}; it must be 1 or more.")
-        self.source = source
+        self.source = source if isinstance(source, str) else "The list of texts"
+        self._given = None if isinstance(source, str) else source
         self.column = column
         self.n_samples = n_samples
         self.n_texts = 0
@@ -42,7 +44,7 @@ class TextStream:
         Raises:
             InputError: The source is missing, unreadable or empty, lacks the column, or holds something else than text.
         """
-        records = _records(self.source, self.column)
+        records = _records(self.source, self.column) if self._given is None else enumerate(self._given)
         for number, value in islice(records, self.n_samples):
             if value is None or (isinstance(value, str) and not value.strip()):
                 self.n_empty += 1
