@@ -12,7 +12,7 @@ from conceptatlas.base.errors import InputError
 from conceptatlas.concepts import build_concept
 from conceptatlas.evidence import FeatureRef, column_of_rows
 from conceptatlas.recording import Recording
-from conceptatlas.views.explorer.live import Engine, Live
+from conceptatlas.views.explorer.live import Engine, Live, first_turn
 from conceptatlas.views.study_folder import Study
 from tests.helpers.tiny_models import tiny_model
 from tests.helpers.tiny_saes import write_saelens
@@ -67,3 +67,9 @@ def test_a_text_of_no_tokens_and_a_model_that_is_gone_are_said(recording: Record
     live._worker.shutdown(wait=True)
     assert job.done
     assert job.error is None
+
+
+def test_a_turn_ends_where_the_model_ends_it() -> None:
+    assert first_turn(" unusual.<end_of_turn>\n<start_of_turn> model") == " unusual."
+    assert first_turn("yes<|eot_id|>no") == "yes"
+    assert first_turn("plain") == "plain"

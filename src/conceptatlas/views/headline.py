@@ -45,13 +45,33 @@ def _verdict(study: Study) -> Markup:
     words = Markup("<b>Feature {} of layer {}</b> tells label 3 from label 0 with AUROC <b>{}</b>{} on {}.").format(
         row["feature_id"], row["layer"], figure(auroc), f" (95% interval {range_})" if range_ else "", side
     )
-    for kind in ("difference_of_means", "bag_of_words"):
-        rival = next((r for r in best_of_each(rivals_of(study)) if r.kind == kind), None)
-        if rival is not None and held is not None:
-            words += Markup(" It {} {} ({}).").format(
-                compare_words(held, rival.auroc_holdout), rival.name.lower(), figure(rival.auroc_holdout)
-            )
-    return words
+    return words + _against(study, held) + _suspects(study)
+
+
+def _against(study: Study, held: float | None) -> Markup:
+    """Say plainly how the best feature stands to difference of means and to bag of words."""
+    best = {rival.kind: rival for rival in best_of_each(rivals_of(study))}
+    rivals = [best[kind] for kind in ("difference_of_means", "bag_of_words") if kind in best]
+    if held is None or not rivals:
+        return Markup("")
+    said: dict[str, list[Markup]] = {}
+    for rival in rivals:
+        named = Markup("{} ({})").format(rival.name.lower(), figure(rival.auroc_holdout))
+        said.setdefault(compare_words(held, rival.auroc_holdout), []).append(named)
+    parts = [Markup("{} {}").format(relation, Markup(" and ").join(names)) for relation, names in said.items()]
+    return Markup(" It {}.").format(Markup(", and ").join(parts))
+
+
+def _suspects(study: Study) -> Markup:
+    """Warn where SAEs do not fit the model."""
+    saes = [] if study.recording is None else study.recording.saes
+    wrong = sum(sae.status not in ("ok", "not judged") for sae in saes)
+    if not wrong:
+        return Markup("")
+    return Markup(
+        ' <span class="alarm">{} of {} SAEs fit this model badly (see <a href="#provenance">what was run</a>): '
+        "believe their features less.</span>"
+    ).format(wrong, len(saes))
 
 
 def _tiles(study: Study) -> tuple[Tile, ...]:

@@ -40,7 +40,7 @@ def probability(value: float | None) -> str:
     """Return a p-value for people: small ones as a power of ten."""
     if value is None or math.isnan(value):
         return "–"
-    return f"{value:.3f}" if value >= 0.001 else f"{value:.0e}"
+    return f"{value:.3f}" if value >= 0.0005 else f"{value:.0e}"
 
 
 def clipped(text: str, limit: int) -> str:

@@ -144,8 +144,8 @@ def test_a_sentence_of_ones_own_heats_up_and_a_feature_is_steered(watched: Watch
     page.get_by_role("slider").fill("-1.5")
     expect(page.locator("output")).to_have_text("-1.5")
     page.get_by_role("button", name="Write with and without").click()
-    expect(page.get_by_text("He said after -1.5")).to_be_visible()
-    expect(page.get_by_text("He said before")).to_be_visible()
+    expect(page.get_by_text("after -1.5")).to_be_visible()
+    expect(page.get_by_text("→ before")).to_be_visible()
 
 
 @BOTH

@@ -6,6 +6,7 @@ Work runs in one thread, one job at a time; a page shows how far it is and asks 
 from __future__ import annotations
 
 import itertools
+import re
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 MAX_TEXT = 4_000
 MAX_JOBS = 64
 MAX_NEW_TOKENS = 40
+# Where a turn ends; small models chatter on after it.
+_END_OF_TURN = re.compile(r"<end_of_turn>|<\|(?:eot_id|im_end|end|endoftext)\|>|</s>|<eos>")
 MAX_DOSE = 10
 
 
@@ -163,11 +166,16 @@ class Engine:
         direction = unit(self.half(feature.slug, "decoder", say).W_dec[feature.feature_id].float())
         edit = outputs.on_text(steer(direction, dose * norm))
         say("writing without the feature")
-        before = subject.generate(ids, max_new_tokens=MAX_NEW_TOKENS).text
+        before = first_turn(subject.generate(ids, max_new_tokens=MAX_NEW_TOKENS).text)
         say("writing with the feature")
         with subject.edited(Site.parse(site), edit):
-            after = subject.generate(ids, max_new_tokens=MAX_NEW_TOKENS).text
+            after = first_turn(subject.generate(ids, max_new_tokens=MAX_NEW_TOKENS).text)
         return Steered(prompt, before, after, feature, dose)
+
+
+def first_turn(text: str) -> str:
+    """Return what was written up to the end of the model's turn."""
+    return _END_OF_TURN.split(text, maxsplit=1)[0]
 
 
 class Live:

@@ -22,7 +22,7 @@ MAX_FEATURES = 12
 def _named(shelf: Shelf, names: str) -> tuple[FeatureRef, ...]:
     """Return the features of a list ``slug/feature,…``; the best kept ones where it is empty."""
     if not names.strip():
-        return tuple(shelf.study.features[:DEFAULT_FEATURES])
+        return tuple(shelf.study.varied[:DEFAULT_FEATURES])
     found = []
     for name in names.split(",")[:MAX_FEATURES]:
         slug, _, index = name.strip().rpartition("/")

@@ -13,6 +13,9 @@ from conceptatlas.views.sections import Section, section
 from conceptatlas.views.study_folder import Study
 from conceptatlas.views.svg.distribution import interval_mark, means_mark
 
+# Rows that are shown at once; the others open below.
+SHOWN = 20
+
 LEAD = (
     "Features chosen and ordered on the discovery sentences only; the hold-out columns show what is left on sentences "
     "that had no say. Above them the baselines on the same split: what a sceptic would try first."
@@ -47,5 +50,11 @@ def ranked(study: Study) -> Section | None:
         return None
     rivals = [rival_cells(rival) for rival in best_of_each(rivals_of(study))]
     rows = [feature_cells(study, row) for _, row in sorted(study.rows_by_rank.items())]
-    body: Markup = render("ranked.html", rivals=rivals, rows=rows, misses=study.near_misses if not rows else [])
+    body: Markup = render(
+        "ranked.html",
+        rivals=rivals,
+        rows=rows[:SHOWN] if len(rows) > SHOWN + 4 else rows,
+        rest=rows[SHOWN:] if len(rows) > SHOWN + 4 else [],
+        misses=study.near_misses if not rows else [],
+    )
     return Section(title="Ranked features", lead=LEAD, body=body)
