@@ -137,6 +137,7 @@ def trace(
     write_summary(folder, traced)
     plots = [*_draw_curves(_searched(study), folder, options), *_draw_distributions(study, features, folder, options)]
     plots += _draw_sentences(study, features, folder, options)
+    _remove_stale(folder, plots)
     write_run(folder, command="trace", options=_options(study, recording, options))
     return Traced(folder, tuple(traced), tuple(plots))
 
@@ -152,6 +153,14 @@ def _study_of(ranking: Ranking | str | os.PathLike[str], rec: Recording | str | 
 
         Ranking.open(path)  # says what is missing
     return study
+
+
+def _remove_stale(folder: Path, drawn: Sequence[Path]) -> None:
+    """Remove plots of an earlier trace that this one did not draw: they would pass for its own."""
+    for pattern in ("label_[0-3]/sentence_[0-9]*.png", "feature_[0-9]*_distribution.png"):
+        for path in folder.glob(pattern):
+            if path not in drawn:
+                path.unlink()
 
 
 def _options(study: Study, recording: Recording, options: TraceOptions) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def emergence_figure(found: Emergence | None, *, title: str, dpi: int = 150) -> 
         axes.axhline(found.null, color=NULL_COLOUR, linestyle="--", linewidth=1.4, label=f"{found.null_name}", zorder=2)
     axes.set_xticks(layers[:: max(1, len(layers) // 20)])
     axes.set_ylim(top=1.01)
-    axes.legend(frameon=False, labelcolor=INK, fontsize=9.5, loc="lower right")
+    axes.legend(frameon=False, labelcolor=INK, fontsize=9.5, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
 
 
