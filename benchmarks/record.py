@@ -109,15 +109,30 @@ def pairs(subject: Any, sources: list[Any], work: Path, sae_dtype: str, n_pairs:
 
 def scaling(subject: Any, sources: list[Any], work: Path) -> None:
     one_record(subject, sources, SENTENCES, work / "rec", hidden="none")
-    sizes, walls, peaks = [250, 500, 1000, 2000, 4000], [], []
-    fixed = min(one_record(subject, sources, 1, work / "rec", hidden="none")["wall"] for _ in range(3))
+    sizes, walls, cpus, peaks = [250, 500, 1000, 2000, 4000], [], [], []
+    least = [one_record(subject, sources, 1, work / "rec", hidden="none") for _ in range(3)]
+    fixed, fixed_cpu = min(one["wall"] for one in least), min(one["cpu"] for one in least)
     for size in sizes:
         found = [one_record(subject, sources, size, work / "rec", watch=i > 0, hidden="none") for i in range(2)]
         walls.append(min(one["wall"] for one in found))
+        cpus.append(min(one["cpu"] for one in found))
         peaks.append(max(one["above_mb"] for one in found))
-        show("scaling", sentences=size, wall_s=round(walls[-1], 2), above_weights_mb=round(peaks[-1], 1))
+        show(
+            "scaling",
+            sentences=size,
+            wall_s=round(walls[-1], 2),
+            cpu_s=round(cpus[-1], 2),
+            above_weights_mb=round(peaks[-1], 1),
+        )
     slope = np.polyfit(np.log(sizes), np.log(np.array(walls) - fixed), 1)[0]
-    show("scaling slope", slope=round(float(slope), 3), fixed_s=round(fixed, 3), peaks_mb=[round(p) for p in peaks])
+    slope_cpu = np.polyfit(np.log(sizes), np.log(np.array(cpus) - fixed_cpu), 1)[0]
+    show(
+        "scaling slope",
+        slope=round(float(slope), 3),
+        slope_of_processor_time=round(float(slope_cpu), 3),
+        fixed_s=round(fixed, 3),
+        peaks_mb=[round(p) for p in peaks],
+    )
 
 
 def main() -> None:
@@ -125,6 +140,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="a folder for model and recordings")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--scaling", action="store_true")
+    parser.add_argument("--saes", type=int, default=16, help="with --scaling: how many SAEs")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--sae-dtype", choices=["float32", "mixed"], action="append")
     arguments = parser.parse_args()
@@ -133,7 +149,7 @@ def main() -> None:
     show("machine", **machine())
     subject, sources = prepare(arguments.work)
     if arguments.scaling:
-        scaling(subject, sources, arguments.work)
+        scaling(subject, sources[: arguments.saes], arguments.work)
         return
     for sae_dtype in arguments.sae_dtype or ["float32", "mixed"]:
         pairs(subject, sources, arguments.work, sae_dtype, arguments.pairs)

@@ -53,19 +53,9 @@ def make_subject(work: Path, layers: int, dtype: str, device: str) -> LanguageSu
         attn_implementation="eager",
         dtype=getattr(torch, dtype),
     )
-    with torch.device("meta"):
-        model = Gemma2ForCausalLM(config)
-    model = model.to_empty(device=device).to(getattr(torch, dtype)).eval()
-    generator = torch.Generator(device=device).manual_seed(0)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "norm" in name:
-                parameter.zero_()
-            else:
-                parameter.normal_(0, 0.02, generator=generator)
-    model.tie_weights()
-    rotary = model.model.rotary_emb
-    model.model.rotary_emb = type(rotary)(config).to(device)  # its buffers were made on "meta"
+    torch.manual_seed(0)
+    with torch.device(device):
+        model = Gemma2ForCausalLM._from_config(config, dtype=getattr(torch, dtype)).eval()
     source = Source("gemma-2-2b-random", str(tokens), local=True)
     return LanguageSubject(source, Loaded(model, AutoTokenizer.from_pretrained(tokens), config, "random"))
 

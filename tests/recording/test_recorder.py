@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from conceptatlas.base.errors import InputError
+from conceptatlas.base.errors import InputError, WorkError
 from conceptatlas.concepts import build_concept
 from conceptatlas.recording import record, verify
 from conceptatlas.recording.recorder import Recording
@@ -178,6 +178,20 @@ def test_attention_sinks_are_flagged(gemma, concept, saes, tmp_path, monkeypatch
     rec = record(concept, gemma, saes, tmp_path / "rec")
     assert np.flatnonzero(rec.sinks).tolist() == [1]
     assert rec.manifest.sites["blocks.0.hook_resid_post"].sinks == 1
+
+
+def test_states_that_are_not_finite(gemma, concept, saes, tmp_path, monkeypatch):
+    from conceptatlas.recording import shard
+
+    def broken(*arguments, **options):
+        states = plain(*arguments, **options)
+        states["blocks.2.hook_resid_post"][10, 3] = float("inf")
+        return states
+
+    plain = shard.shard_states
+    monkeypatch.setattr(shard, "shard_states", broken)
+    with pytest.raises(WorkError, match=r"item 1 at blocks\.2\.hook_resid_post .* is not finite in float32; .*--dtype"):
+        record(concept, gemma, saes, tmp_path / "rec")
 
 
 # Again, and not the same ----------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from conceptatlas.base.errors import InputError
+from conceptatlas.base.errors import InputError, WorkError
 from conceptatlas.recording.check import check_rows, self_check
 from conceptatlas.recording.encode import LoadedSAE, encode_sequences_of, encode_states, load_sae
 from conceptatlas.recording.forward import row_norms, shard_states, to_numpy
@@ -128,6 +128,13 @@ def _submit_hidden(job: Job, shard: int, states: dict[str, torch.Tensor], writer
     norms = np.zeros((last - first, len(names)), dtype=np.float32)
     for column, name in enumerate(names):
         norms[:, column] = row_norms(states[name])
+        if not np.isfinite(norms[:, column]).all():
+            row = first + int(np.argmin(np.isfinite(norms[:, column])))
+            item, token = job.plan.rows.select("item", "token").row(row)
+            raise WorkError(
+                f"The hidden state of item {item} at {name} (token {token!r}) is not finite in "
+                f"{job.options.dtype}; run the model with --dtype float32 or bfloat16."
+            )
     arrays[NORMS_FILE] = norms
     writer.submit(lambda: job.work.write_piece(shard, HIDDEN_PIECE, arrays, {"sites": names}))
 
