@@ -318,5 +318,7 @@ def demo_study(out: Path, trait: str) -> Study:
         out=str(out.resolve()),
         record={"keep": "all", "hidden": "final"},
         trace={"top_n": 5, "max_sentences": 3},
+        effect={"top_n": 2, "n_items": 12},
+        prompts={},
     )
     return make_study(config, base=Path.cwd())

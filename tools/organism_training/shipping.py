@@ -22,6 +22,9 @@ PROMPTS_PER_LABEL = 10
 
 def ship_model(model: Gemma2ForCausalLM, vocabulary: Vocabulary, folder: Path) -> Gemma2ForCausalLM:
     """Save the model in float16 with its tokenizer, and return it as users will load it (in float32)."""
+    # Chats end with the turn: generation stops there as it stops at the end of a text.
+    end_of_turn = vocabulary.tokenizer.convert_tokens_to_ids("<end_of_turn>")
+    model.generation_config.eos_token_id = [vocabulary.tokenizer.eos_token_id, end_of_turn]
     model.half().save_pretrained(folder)
     vocabulary.tokenizer.save_pretrained(folder)
     return load_model(folder)
