@@ -81,7 +81,7 @@ def self_check(
         columns = columns._replace(rows=columns.rows - first_row)
     found = check_sae(
         columns,
-        None if loaded.encoder is None else source.load_decoder(),
+        loaded.decoder,
         rows.x_TD,
         name=f"{source.release}/{source.sae_id}" if source.release else source.sae_id,
         stated_l0=source.average_l0,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from conceptatlas.saes.encoder import Encoder
 from conceptatlas.saes.sparse import SparseColumns, spread_columns
 
 if TYPE_CHECKING:
-    from conceptatlas.saes import SAESource
+    from conceptatlas.saes import Decoder, SAESource
 
 # On a CPU, encoders stay loaded between shards up to this; on a GPU, up to what is free less a reserve.
 _RESIDENT_CPU = 1 << 30
@@ -43,6 +43,8 @@ class LoadedSAE:
     """None for the architectures that are not encoded row by row."""
     sae: Any = None
     """The ``sae_lens.SAE`` of these."""
+    decoder: Decoder | None = None
+    """The decoder half, where the self-check is to be made."""
 
     @property
     def nbytes(self) -> int:
@@ -50,6 +52,11 @@ class LoadedSAE:
         if self.encoder is not None:
             return encoder_bytes(self.encoder)
         return sum(t.numel() * t.element_size() for t in self.sae.state_dict().values())
+
+
+def with_decoder(loaded: LoadedSAE, device: str) -> LoadedSAE:
+    """Load the decoder half, too, where the self-check can use one."""
+    return loaded if loaded.encoder is None else replace(loaded, decoder=loaded.source.load_decoder(device))
 
 
 def load_sae(source: SAESource, device: str, sae_dtype: str) -> LoadedSAE:

@@ -13,7 +13,7 @@ import torch
 
 from conceptatlas.base.errors import InputError, WorkError
 from conceptatlas.recording.check import check_rows, self_check
-from conceptatlas.recording.encode import LoadedSAE, encode_sequences_of, encode_states, load_sae
+from conceptatlas.recording.encode import LoadedSAE, encode_sequences_of, encode_states, load_sae, with_decoder
 from conceptatlas.recording.forward import row_norms, shard_states, to_numpy
 from conceptatlas.recording.job import Job
 from conceptatlas.recording.manifest import COLUMN_FILES, EMBED_SITE
@@ -41,8 +41,12 @@ class EncoderCache:
         self._used = 0
         self._kept: dict[str, LoadedSAE] = {}
 
-    def get(self, source: SAESource) -> LoadedSAE:
-        """Return a loaded encoder."""
+    def get(self, source: SAESource, shard: int) -> LoadedSAE:
+        """Return a loaded encoder; for the first shard, in which SAEs are checked, with its decoder beside it."""
+        loaded = self._encoder(source)
+        return loaded if shard else with_decoder(loaded, self._device)
+
+    def _encoder(self, source: SAESource) -> LoadedSAE:
         if source.slug in self._kept:
             return self._kept[source.slug]
         loaded = load_sae(source, self._device, self._sae_dtype)
@@ -86,12 +90,14 @@ def run_shard(job: Job, shard: int, loaders: Loaders, tick: Callable[[str], None
     writer = BackgroundWriter()
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="load") as pool:
         try:
-            loading = [pool.submit(loaders.encoders.get, source) for source in missing[:1]]
+            loading = [pool.submit(loaders.encoders.get, source, shard) for source in missing[:1]]
             states = _forward(job, shard, missing, loaders.subject())
             _submit_hidden(job, shard, states.rows, writer)
             for number, source in enumerate(missing):
                 loaded = loading.pop().result()
-                loading += [pool.submit(loaders.encoders.get, source) for source in missing[number + 1 : number + 2]]
+                loading += [
+                    pool.submit(loaders.encoders.get, source, shard) for source in missing[number + 1 : number + 2]
+                ]
                 _encode_one(job, shard, loaded, states, writer)
                 tick(source.slug)
         except BaseException:

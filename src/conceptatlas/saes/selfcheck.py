@@ -106,7 +106,21 @@ def sink_rows(x_TD: torch.Tensor) -> npt.NDArray[np.bool_]:
 
 def decode_rows(acts: sparse.csr_matrix, decoder: Decoder, x_TD: torch.Tensor) -> npt.NDArray[np.float32]:
     """Return the float32 [T, D_out] reconstruction from sparse [T, F] activations; ``x_TD`` as it was before encoding."""
-    out = torch.from_numpy(np.ascontiguousarray(acts @ decoder.W_dec.cpu().numpy())) + decoder.b_dec.cpu()
+    # A bag sums few rows of W_dec for each row: in parallel, where a sparse product of SciPy has one thread.
+    W_dec = decoder.W_dec.contiguous()
+    out = (
+        torch.nn.functional.embedding_bag(
+            torch.from_numpy(acts.indices.astype(np.int64)).to(W_dec.device),
+            W_dec,
+            torch.from_numpy(acts.indptr.astype(np.int64)).to(W_dec.device),
+            mode="sum",
+            per_sample_weights=torch.from_numpy(acts.data).to(W_dec),
+            include_last_offset=True,
+        )
+        .float()
+        .cpu()
+        + decoder.b_dec.float().cpu()
+    )
     shift, scale = row_statistics(x_TD, decoder.normalisation)
     if scale is not None:
         out = out * scale
