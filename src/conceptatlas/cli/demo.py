@@ -24,6 +24,10 @@ def demo(
 
     Example: `conceptatlas demo --out demo --trait caring`
     """
+    import os
+
+    # The built-in model's matrices are so small that a second thread costs more in waiting than it computes.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     from conceptatlas.cli.show import print_ranking
     from conceptatlas.ranking import Ranking
     from conceptatlas.study import demo_study, run_study
