@@ -269,8 +269,9 @@ def measure_effect(
 
 
 def _tokens(scene: Scene, change_NV: torch.Tensor, *, largest: bool) -> list[tuple[str, float]]:
-    """Return the tokens whose mean log-probability changes most, with the change."""
+    """Return the tokens whose mean log-probability rises (or falls) most, with the change."""
     mean = change_NV.mean(0)
     values, ids = mean.topk(min(TOP_TOKENS, len(mean)), largest=largest)
     texts = scene.outputs.subject.token_texts(ids.numpy().astype(np.int32))
-    return [(text.strip() or text, float(value)) for text, value in zip(texts, values, strict=True)]
+    found = [(text.strip() or text, float(value)) for text, value in zip(texts, values, strict=True)]
+    return [(text, value) for text, value in found if (value > 0) == largest]
