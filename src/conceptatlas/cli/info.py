@@ -43,7 +43,9 @@ def _print(recording: Recording) -> None:
     say(recording.describe())
     facts = f"{subject.model_class}, {subject.dtype}, {subject.attention} attention, {subject.prefix}"
     say(f"  model     {subject.id} ({facts})")
-    say(f"  data      {found.concept.name}, hash {found.concept.data_hash[:12]}, {found.concept.skipped} bad rows left out")
+    say(
+        f"  data      {found.concept.name}, hash {found.concept.data_hash[:12]}, {found.concept.skipped} bad rows left out"
+    )
     say(f"  rows      {plan.n_rows} of {plan.n_tokens} tokens, {plan.truncated} items cut, {len(plan.shards)} shards")
     say(f"  options   keep {options.keep}, hidden {options.hidden}, fragments {options.fragments}, {options.sae_dtype}")
     say(f"  hidden    {', '.join(recording.hidden_sites) or 'none'}")
