@@ -13,6 +13,7 @@ import pytest
 import uvicorn
 from playwright.sync_api import Browser, Page, sync_playwright
 
+import conceptatlas as ca
 from conceptatlas.views.explorer import Library, NetworkPolicy, create_app
 from conceptatlas.views.explorer.server import free_port
 from tests.views.test_explorer import FakeEngine
@@ -59,6 +60,15 @@ def served(study: Path, nasty_study: Path, tmp_path_factory: pytest.TempPathFact
     yield Served(policy.url, folder)
     server.should_exit = True
     thread.join(timeout=10)
+
+
+@pytest.fixture(scope="session")
+def organism_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study of the built-in model, recorded and ranked."""
+    folder = tmp_path_factory.mktemp("organism") / "dishonesty"
+    recording = ca.record("builtin:dishonesty", "organism", "organism", folder / "rec", device="cpu")
+    ca.rank(recording, folder / "rank", permutations=200)
+    return folder
 
 
 @dataclass
