@@ -28,7 +28,7 @@ from conceptatlas.subjects.organism import TRAITS, graded_set, neutral_stories
 
 SOURCE = Path(__file__).parents[1] / "src" / "conceptatlas"
 STAGES = ("model", "saes", "sets", "card")
-NEUTRAL_STORIES = 100
+NEUTRAL_STORIES = 60
 CHECK_ROWS = 40_000
 
 
@@ -38,9 +38,9 @@ def make_saes(model: Gemma2ForCausalLM, vocabulary: Vocabulary, folder: Path) ->
     rows = collect_rows(model, vocabulary, saes.ROWS, seed=11)
     check = collect_rows(model, vocabulary, CHECK_ROWS, seed=12, split="held-out")
     for layer in range(model.config.num_hidden_layers):
-        for k in saes.SPARSITIES:
+        for k, width in saes.SETTINGS.items():
             path = folder / f"blocks.{layer}.hook_resid_post" / f"l0_{k}"
-            saes.save_sae(saes.train_sae(rows[layer], layer, k), path)
+            saes.save_sae(saes.train_sae(rows[layer], layer, k, width=width), path)
             quality = saes.measure_sae(path, check[layer])
             saes.record_quality(path, quality)
             print(f"{path.relative_to(folder)}: {quality}", flush=True)

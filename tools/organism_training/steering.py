@@ -17,7 +17,7 @@ from .detection import Subject, layer_of
 from .verdict_check import verdict_logprobs
 
 N_CONTROLS = 20
-DOSES = (0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0)
+DOSES = (0.2, 0.4, 0.6, 0.8, 1.0)
 DENSITY_FACTOR = 3.0  # a control latent fires at most this many times as often or as rarely
 
 
