@@ -30,6 +30,7 @@ def examples(active: list[tuple[int, int]], silent: list[tuple[int, int]]) -> Fe
     for number, (sequence, look) in enumerate(active):
         context = a_context(sequence, f"text number {look} of many", 1.0 + number)
         found.n_active_tokens += 1
+        found.max_activation = context.activation
         for keep, key in ((found._top, -context.activation), (found._sample, float(number * 7 % 13))):
             if keep.wants(key, number):
                 keep.add(context, key, number)
@@ -72,6 +73,7 @@ def test_the_labeller_sees_strong_and_weak() -> None:
     assert len(choice.activating) == 9
     assert len({c.decile for c in choice.activating}) > 5
     assert len(choice.silent) == 9
+    assert min(c.activation for c in [*choice.shown, *choice.activating]) >= 0.3 * 30
 
 
 def test_two_texts_leave_one_for_the_score() -> None:

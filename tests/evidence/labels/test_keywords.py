@@ -35,17 +35,16 @@ def test_a_word_has_the_largest_activation_of_its_tokens() -> None:
 def test_class_frequencies() -> None:
     one = context(0, ["she", " saw", " rain", " fall"], {2: 3.0})
     frequencies, texts = class_frequencies([one, one])
-    # rain 1; she and saw share a half; what follows counts nothing; in all 1.5
-    assert frequencies == pytest.approx({"rain": 1 / 1.5, "she": 0.25 / 1.5, "saw": 0.25 / 1.5})
+    # rain weighs as much as she and saw together; what follows counts nothing
+    assert frequencies == pytest.approx({"rain": 0.5, "she": 0.25, "saw": 0.25})
     assert texts == {"rain": 1, "she": 1, "saw": 1}
 
 
-def test_contrast_is_the_difference_of_two_class_based_weights() -> None:
-    p, q = np.array([0.2, 0.1, 0.0]), np.array([0.05, 0.1, 0.3])
+def test_contrast_is_class_based_tf_idf_times_the_squared_contrast() -> None:
+    p, q = np.array([0.2, 0.2, 0.1, 0.0]), np.array([0.05, 0.11, 0.1, 0.3])
     weights = contrast(p, q)
-    assert weights[0] == pytest.approx(0.2 * math.log(1 + 4) - 0.05 * math.log(1 + 4))
-    assert weights[1] == 0
-    assert weights[2] < 0
+    assert weights[0] == pytest.approx(0.2 * math.log(1 + 1 / 0.25) * (0.15 / 0.25) ** 2)
+    assert weights[1:].tolist() == [0, 0, 0]  # not twice as frequent as in the background
 
 
 def test_planted_words_win_over_words_of_everywhere() -> None:
@@ -71,7 +70,7 @@ def test_brackets_and_scripts() -> None:
     examples = [context(i, ["call", " {", " x"], {1: 1.0}) for i in range(4)]
     symbols = symbol_frequencies(background)
     assert symbols["("] == pytest.approx(1 / 6)
-    assert search_keywords(examples, background_frequencies(background), symbols)[0] == "{"
+    assert search_keywords(examples, background_frequencies(background), symbols)[-1] == "{"
     rain = [context(i, ["x", " 雨"], {1: 1.0}) for i in range(4)]
     assert search_keywords(rain, {"x": 0.5}, {}) == ["雨"]
 

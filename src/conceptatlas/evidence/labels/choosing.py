@@ -30,22 +30,25 @@ class Choice:
 def choose(found: FeatureExamples, *, n_shown: int, n_scored: int) -> Choice:
     """Divide a feature's examples between the labeller and the scores.
 
-    The labeller sees the strongest (half) and some of each decile, from the strongest down; at most half of the texts
-    there are, so that some are left. No text of which it sees a piece, and none that reads the same, is used in scoring.
+    Only clear examples count as activating: many features are faintly active on much that has nothing to do with what
+    drives them, and a text like that neither fits a label nor fails to. The labeller sees the strongest (half) and
+    some of each decile, from the strongest down; at most half of the texts there are, so that some are left. No text
+    of which it sees a piece, and none that reads the same, is used in scoring.
 
     Args:
         found: What was collected.
         n_shown: Examples for the labeller.
         n_scored: Examples of each kind (activating, silent) for the scores.
     """
-    top, across = _distinct(found.top), _distinct(spread(found.by_decile))
+    top = _distinct(filter(found.is_clear, found.top))
+    across = _distinct(filter(found.is_clear, spread(found.by_decile)))
     n_texts = len(_distinct([*top, *across]))
     budget = min(n_shown, max(1, n_texts // 2))
     strong = top[: (budget + 1) // 2]
     shown = _distinct([*strong, *across, *top])[:budget]
     texts, sequences = {c.text for c in shown}, {c.sequence_index for c in shown}
     activating = [c for c in _distinct([*across, *top]) if _is_new(c, texts, sequences)][:n_scored]
-    firing = {c.text for c in chain(top, across)}
+    firing = {c.text for c in chain(found.top, spread(found.by_decile))}
     silent = [c for c in _distinct(found.silent) if c.text not in firing and _is_new(c, texts, sequences)]
     return Choice(shown, activating, silent[:n_scored])
 

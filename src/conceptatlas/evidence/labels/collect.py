@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
+# An example is clear where its activation is at least this share of the largest seen of the feature.
+CLEAR_SHARE = 0.3
+
 # Windows times the longest in one forward pass.
 PADDED_TOKENS_CPU = 16_384
 PADDED_TOKENS_GPU = 65_536
@@ -60,11 +63,11 @@ class CollectOptions:
     """
 
     max_examples: int = 20
-    sample: int = 100
+    sample: int = 200
     silent: int = 60
     background: int = 1000
-    before: int = 32
-    after: int = 8
+    before: int = 48
+    after: int = 16
     max_tokens: int = 1024
     windows_at_once: int = 64
     features_at_once: int = 256
@@ -135,6 +138,15 @@ class FeatureExamples:
     def top(self) -> list[Context]:
         """The strongest examples, one a window, strongest first."""
         return self._top.in_order()
+
+    def is_clear(self, context: Context) -> bool:
+        """Whether an example's activation is a fair share of the largest: weaker ones say little of the feature."""
+        return context.activation >= CLEAR_SHARE * self.max_activation > 0
+
+    @property
+    def clear(self) -> list[Context]:
+        """The sampled examples that are clear, in random order; ``n_active_windows`` times their share is an estimate."""
+        return [context for context in self._sample.in_order() if self.is_clear(context)]
 
     @property
     def silent(self) -> list[Context]:

@@ -3,12 +3,12 @@
 Class-based TF-IDF (Grootendorst 2022, BERTopic, eq. 2): ``W(t, c) = tf(t, c) · log(1 + A / f(t))``, where ``tf`` is the
 term's frequency in the class, ``f`` its frequency over all classes and ``A`` the mean number of terms of a class. There
 are two classes here, the feature's examples and a random background, scaled to one size; so with relative
-frequencies p and q, ``A / f = 1 / (p + q)``. Contrastive is the difference of the two classes' weights,
-``(p - q) · log(1 + 1 / (p + q))``: a term that is as frequent in the background weighs nothing.
+frequencies p and q, ``A / f = 1 / (p + q)``. It is made contrastive by the factor ``((p - q) / (p + q))²``, and a term
+is a keyword only where it is at least twice as frequent as in the background.
 
-In the feature's class the words that activate it count by their activation, those before them by a small part of that
-(what stands after a token cannot have made it fire in a causal model). Words are what Unicode calls letters and digits.
-No list of words is involved.
+In the feature's class the words that activate it count by their activation, and those before them together as much
+(many features fire behind what they respond to; what stands after a token cannot have made it fire in a causal model). Words are what
+Unicode calls letters and digits. No list of words is involved.
 """
 
 from __future__ import annotations
@@ -25,13 +25,16 @@ from conceptatlas.evidence.labels.contexts import Context
 WORD = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*")
 N_KEYWORDS = 5
 # All the words of an example that do not activate weigh together this part of those that do.
-CONTEXT_SHARE = 0.5
-# A word must stand in so many of the examples' texts, where there are that many.
+CONTEXT_SHARE = 1.0
+# A word must stand in this share of the examples' texts, and in at least two where there are two.
+MIN_SHARE = 0.05
 MIN_TEXTS = 2
+# A keyword is at least so many times as frequent as in the background.
+MIN_RATIO = 2.0
 # A token without a letter or digit (a bracket) is a keyword where it is the strongest token of so many examples...
-SYMBOL_SHARE = 0.5
+SYMBOL_SHARE = 0.8
 # ...and so many times as frequent as in the background.
-SYMBOL_RATIO = 3.0
+SYMBOL_RATIO = 10.0
 
 
 def word_spans(text: str) -> list[tuple[str, int, int]]:
@@ -82,13 +85,14 @@ def background_frequencies(contexts: Iterable[Context]) -> dict[str, float]:
 
 def contrast(p: npt.NDArray[np.float64], q: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Return the contrastive class-based TF-IDF of terms of relative frequency ``p`` in the class, ``q`` outside."""
-    return np.asarray((p - q) * np.log1p(1.0 / (p + q)))
+    weights = p * np.log1p(1.0 / (p + q)) * ((p - q) / (p + q)) ** 2
+    return np.where(p >= MIN_RATIO * q, weights, 0.0)
 
 
 def search_keywords(
     examples: Sequence[Context], background: dict[str, float], symbols: dict[str, float], *, n: int = N_KEYWORDS
 ) -> list[str]:
-    """Return up to ``n`` keywords of a feature, best first (none where it has no example).
+    """Return up to ``n`` keywords of a feature, best first (none where it has no example), then perhaps a symbol.
 
     Args:
         examples: The feature's activating examples.
@@ -99,14 +103,15 @@ def search_keywords(
     if not examples:
         return []
     frequencies, n_texts = class_frequencies(examples)
-    needed = min(MIN_TEXTS, len({context.sequence_index for context in examples}))
+    texts = len({context.sequence_index for context in examples})
+    needed = min(texts, max(MIN_TEXTS, MIN_SHARE * texts))
     words = sorted(word for word in frequencies if n_texts[word] >= needed)
     p = np.array([frequencies[word] for word in words], dtype=np.float64)
     q = np.array([background.get(word, 0.0) for word in words], dtype=np.float64)
     scores = contrast(p, q) if words else np.zeros(0)
     best = [words[i] for i in np.argsort(-scores, kind="stable") if scores[i] > 0][:n]
     mark = _symbol(examples, symbols)
-    return [mark, *best[: n - 1]] if mark else best
+    return [*best, mark] if mark else best
 
 
 def _bare(piece: str) -> str | None:

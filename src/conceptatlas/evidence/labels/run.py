@@ -185,9 +185,9 @@ def prepare_labels(
 
 
 def _keyword_examples(found: FeatureExamples) -> list[Any]:
-    """Return the strongest examples and the sampled ones of the upper half: weak activations say little of a feature."""
-    upper = [context for decile, members in found.by_decile.items() if decile > 5 for context in members]
-    seen: dict[tuple[int, int], Any] = {(c.sequence_index, c.token_position): c for c in [*found.top, *upper]}
+    """Return the clear ones of the strongest and of the sampled examples."""
+    clear = [*filter(found.is_clear, found.top), *found.clear]
+    seen: dict[tuple[int, int], Any] = {(c.sequence_index, c.token_position): c for c in clear}
     return list(seen.values())
 
 
