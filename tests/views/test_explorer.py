@@ -223,6 +223,17 @@ def test_two_features_stand_side_by_side(client: TestClient) -> None:
     assert client.get("/compare?a=other/x/1").status_code == 404
 
 
+def test_two_concepts_stand_side_by_side(study: Path, tmp_path: Path) -> None:
+    for key in ("one", "two"):
+        shutil.copytree(study, tmp_path / key)
+    with client_of(tmp_path) as client:
+        assert "Compare concepts" in client.get("/compare").text
+        page = Page(client.get("/compare?a=one&b=two").text)
+        assert not page.open
+        kept = pl.read_parquet(study / "rank/all_features.parquet")["kept"].sum()
+        assert f"{kept} of {kept} features passed the filters of both." in page.text
+
+
 class FakeEngine:
     """Fires on every token, by its length."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -26,6 +27,7 @@ _OWN_PAGES = ("features", "sentences")
 ROWS_PER_PAGE = 50
 TOP_ON_SENTENCE = 20
 LINES = 5
+SHARED_ROWS = 100
 
 __all__ = [
     "base",
@@ -234,8 +236,35 @@ def _side(library: Library, name: str) -> dict[str, Any] | None:
     }
 
 
+def _rank_folder(library: Library, key: str) -> Path:
+    folder = library.shelf(key).study.stages.get("rank")
+    if folder is None:
+        raise InputError(f"The study {key[:100]!r} has no ranking to compare; rank first.")
+    return folder
+
+
+def _concepts(library: Library, a: str, b: str) -> Response:
+    """Return the features of two studies of the same SAEs, those that serve both first."""
+    from conceptatlas.ranking import compare_rankings
+
+    table = compare_rankings(_rank_folder(library, a), _rank_folder(library, b))
+    titles = [library.shelf(key).study.title for key in (a, b)]
+    rows = table.head(SHARED_ROWS).rows(named=True)
+    for row in rows:
+        row["hrefs"] = [feature_path(base(key), row["slug"], row["feature_id"]) for key in (a, b)]
+    return page(
+        "concepts.html",
+        rows=rows,
+        titles=titles,
+        both=table.filter(table["serves"] == "both").height,
+        total=table.height,
+    )
+
+
 def compare_page(library: Library, a: str, b: str) -> Response:
-    """Return two features side by side, with how far they agree where they saw the same sentences."""
+    """Return two features side by side, or two studies; with how far two features of the same sentences agree."""
+    if a in library.shelves and b in library.shelves:
+        return _concepts(library, a, b)
     sides = [_side(library, name) for name in (a, b)]
     together = None
     left, right = sides
@@ -250,4 +279,5 @@ def compare_page(library: Library, a: str, b: str) -> Response:
         for key, shelf in library.shelves.items()
         for f in shelf.study.features
     ]
-    return page("compare.html", sides=sides, chosen=(a, b), choices=choices, together=together)
+    studies = [(key, shelf.study.title) for key, shelf in library.shelves.items() if "rank" in shelf.study.stages]
+    return page("compare.html", sides=sides, chosen=(a, b), choices=choices, together=together, studies=studies)
