@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import conceptatlas as ca
 from conceptatlas.evidence import FeatureRef
 from conceptatlas.views.emergence import best_by_layer, chance_auroc, emergence_of
+from conceptatlas.views.headline import headline_of, rising
 from conceptatlas.views.html import figure, interval, probability
 from conceptatlas.views.plots.style import LineLook, line_look, printable
 from conceptatlas.views.plots.trajectories import TrajectoryOptions, trajectory_figure
@@ -264,3 +265,23 @@ def test_probes_of_a_study_are_shown(study: Path, tmp_path: Path) -> None:
     assert "v1_plain" in body
     assert "embedding" not in body  # the recording has no embedding
     assert body.count("<tr>") == 1 + 4 + 1 + 1
+
+
+def test_a_feature_that_falls_is_counted_in_its_own_direction(study: Path) -> None:
+    row = {
+        "direction": "down",
+        "auroc": 0.1,
+        "auroc_holdout": 0.2,
+        "auroc_holdout_low": 0.15,
+        "auroc_holdout_high": 0.3,
+    }
+    turned = rising(row)
+    assert turned["auroc_holdout"] == pytest.approx(0.8)
+    assert (turned["auroc_holdout_low"], turned["auroc_holdout_high"]) == pytest.approx((0.7, 0.85))
+    assert rising(row | {"direction": "up"})["auroc"] == 0.1
+    assert rising({"direction": "down"})["auroc"] is None
+    opened = Study.open(study)
+    opened.rows_by_rank[1] |= row
+    verdict = str(headline_of(opened).verdict)
+    assert "which falls with the concept" in verdict
+    assert "0.800" in verdict

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from markupsafe import Markup
 
@@ -29,6 +30,25 @@ class Headline:
     tiles: tuple[Tile, ...]
 
 
+def rising(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a feature's row with its AUROCs counted in the direction in which it was judged.
+
+    A feature that falls with the concept has an AUROC below ½; turned round it is comparable with the others.
+    """
+    if row.get("direction") != "down":
+        return row
+    low, high = row.get("auroc_holdout_low"), row.get("auroc_holdout_high")
+    turned = {name: None if row.get(name) is None else 1 - row[name] for name in ("auroc", "auroc_holdout")}
+    return (
+        row
+        | turned
+        | {
+            "auroc_holdout_low": None if high is None else 1 - high,
+            "auroc_holdout_high": None if low is None else 1 - low,
+        }
+    )
+
+
 def _verdict(study: Study) -> Markup:
     if study.ranking is None:
         return Markup("")
@@ -37,13 +57,18 @@ def _verdict(study: Study) -> Markup:
             "<b>No feature passed the filters.</b> The nearest misses, and what each lacked, stand below; the baselines "
             "say whether the concept can be read from this model at all."
         )
-    row = study.rows_by_rank[min(study.rows_by_rank)]
+    row = rising(study.rows_by_rank[min(study.rows_by_rank)])
     held = row.get("auroc_holdout")
     side = "sentences that it was not chosen on" if held is not None else "the sentences that it was chosen on"
     auroc = held if held is not None else row["auroc"]
     range_ = interval(row.get("auroc_holdout_low"), row.get("auroc_holdout_high"))
-    words = Markup("<b>Feature {} of layer {}</b> tells label 3 from label 0 with AUROC <b>{}</b>{} on {}.").format(
-        row["feature_id"], row["layer"], figure(auroc), f" (95% interval {range_})" if range_ else "", side
+    words = Markup("<b>Feature {} of layer {}</b>{} tells label 3 from label 0 with AUROC <b>{}</b>{} on {}.").format(
+        row["feature_id"],
+        row["layer"],
+        ", which falls with the concept," if row.get("direction") == "down" else "",
+        figure(auroc),
+        f" (95% interval {range_})" if range_ else "",
+        side,
     )
     return words + _against(study, held) + _suspects(study)
 
