@@ -175,6 +175,19 @@ def test_a_feature_that_never_fires_says_so(folder: Path) -> None:
     assert "It never fires here." in reply.text
 
 
+def test_features_are_found_by_their_labels(folder: Path) -> None:
+    entry = {"feature_index": 20, "slug": SLUG, "label": "<b>Lies</b> about money", "score": 1.0}
+    (folder / "label").mkdir()
+    (folder / "label/feature_labels.json").write_text(json.dumps({"num_features": 1, "features": [entry]}))
+    with client_of(folder) as client:
+        text = client.get("/s/study/features", params={"q": "lies about"}).text
+        assert rows_of(text) == []  # the tags are part of the text
+        text = client.get("/s/study/features", params={"q": "LIES</b> about"}).text
+        assert rows_of(text) == [20]
+        assert "&lt;b&gt;Lies&lt;/b&gt; about money" in text
+        assert "<b>Lies" not in client.get(f"/s/study/feature/{SLUG}/20").text
+
+
 def test_stars_and_notes_are_kept_in_a_file(client: TestClient, folder: Path) -> None:
     address = f"/s/study/feature/{SLUG}/3"
     assert client.post(f"{address}/note", data={"star": "1"}, headers=ORIGIN).status_code == 200
