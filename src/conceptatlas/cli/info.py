@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from conceptatlas.base.console import print_table, say
-from conceptatlas.cli.record import SAE_COLUMNS
+from conceptatlas.base.console import say
+from conceptatlas.cli.record import print_saes
 
 if TYPE_CHECKING:
     from conceptatlas.recording import Recording
@@ -52,4 +52,4 @@ def _print(recording: Recording) -> None:
     say(f"  on disk   {size / 1e6:.1f} MB")
     for warning in found.warnings:
         say(f"  warning   {warning}")
-    print_table([sae.model_dump() for sae in recording.saes], SAE_COLUMNS)
+    print_saes(recording)

@@ -11,6 +11,7 @@ from conceptatlas.base.console import note, print_table, say
 from conceptatlas.base.errors import InputError
 
 if TYPE_CHECKING:
+    from conceptatlas.recording import Recording
     from conceptatlas.recording.manifest import Hidden, Keep
 
 SAE_COLUMNS = ("release", "sae_id", "site", "d_in", "d_sae", "average_l0", "l0", "fvu", "status", "nnz")
@@ -89,9 +90,20 @@ def record(
     for warning in recording.manifest.warnings:
         if warning not in said:
             note(f"Note: {warning}")
-    print_table([sae.model_dump() for sae in recording.saes], SAE_COLUMNS, as_json=as_json)
-    if not as_json:
-        say(f"{recording.describe()}: {out}")
+    if as_json:
+        print_table([sae.model_dump() for sae in recording.saes], SAE_COLUMNS, as_json=True)
+        return
+    print_saes(recording)
+    say(f"{recording.describe()}: {out}")
+
+
+def print_saes(recording: Recording) -> None:
+    """Print a line per SAE: plain and aligned, so that names stay whole in a narrow terminal."""
+    width = max((len(sae.name) for sae in recording.saes), default=0)
+    for sae in recording.saes:
+        l0 = "L0    –" if sae.l0 is None else f"L0 {sae.l0:6.1f}"
+        fvu = "FVU   –" if sae.fvu is None else f"FVU {sae.fvu:.3f}"
+        say(f"  {sae.name:<{width}}  {sae.d_in} → {sae.d_sae}  {l0}  {fvu}  {sae.status}")
 
 
 def parse_features(text: str | None) -> list[int] | None:
