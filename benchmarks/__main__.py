@@ -18,6 +18,7 @@ BENCHMARKS: dict[str, list[str]] = {
     "record": ["record.py", "--work", "{work}/record"],
     "record-scaling": ["record.py", "--work", "{work}/record", "--scaling"],
     "record-full": ["record_full.py", "--work", "{work}/full"],
+    "label": ["label.py"],
     "rank": ["rank.py", "--out", "{work}/rank"],
     "rank-kernels": ["rank_numba.py"],
     "explorer": ["explorer.py", "{work}/rank"],

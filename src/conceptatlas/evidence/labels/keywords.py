@@ -7,8 +7,8 @@ frequencies p and q, ``A / f = 1 / (p + q)``. It is made contrastive by the fact
 is a keyword only where it is at least twice as frequent as in the background.
 
 In the feature's class the words that activate it count by their activation, and those before them together as much
-(many features fire behind what they respond to; what stands after a token cannot have made it fire in a causal model). Words are what
-Unicode calls letters and digits. No list of words is involved.
+(many features fire behind what they respond to; what stands after a token cannot have made it fire in a causal model).
+Words are what Unicode calls letters and digits. No list of words is involved.
 """
 
 from __future__ import annotations
