@@ -28,7 +28,8 @@ BATCH_TOKENS = {"cpu": 1024, "mps": 4096, "cuda": 16384}
 # A shard's hidden states take at most half of what the model's weights take, within these bounds (bytes).
 SHARD_BYTES_LEAST = 64 << 20
 SHARD_BYTES_MOST = 8 << 30
-SHARD_ROWS_LEAST = 256
+# Never fewer, so that the self-check, made on the first shard, has rows to judge by.
+SHARD_ROWS_LEAST = 2048
 
 
 @dataclass(frozen=True)
