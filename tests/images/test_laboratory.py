@@ -7,12 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from conceptatlas.base.errors import InputError
-from conceptatlas.images import LaboratoryConfig, run_laboratory
+from conceptatlas.evidence.edits import reconstruct
+from conceptatlas.images import LaboratoryConfig, accuracy, load_pair, run_laboratory
 from conceptatlas.images.analysis import FeatureEvidence, worksheet
+from conceptatlas.images.saved import shipped_path
 from conceptatlas.saes.training import TrainingPlan
+from conceptatlas.subjects.images import load_images
 from tests.helpers.cli import invoke
 
 SUMMARY_KEYS = {
@@ -122,6 +126,39 @@ def test_bad_options(tmp_path: Path, arguments: list[str], message: str) -> None
 def test_a_plan_without_room_is_refused() -> None:
     with pytest.raises(InputError, match="between 0 and the width"):
         TrainingPlan(d_sae=8, target_l0=8)
+
+
+def test_what_was_saved_is_what_was_trained(laboratory: Path) -> None:
+    pair = load_pair(laboratory / "models.safetensors")
+    data = load_images(pair.dataset)
+    (summary,) = json.loads((laboratory / "summary.json").read_text())
+    assert accuracy(pair.subject, data) == pytest.approx(summary["baseline_acc"])
+    assert accuracy(pair.subject, data, reconstruct(pair.sae)) == pytest.approx(summary["recon_acc_after_shift"])
+
+
+def test_files_that_are_no_pair(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    with pytest.raises(InputError, match="images run` writes one"):
+        load_pair(tmp_path / "none")
+    (tmp_path / "text").write_text("hello")
+    with pytest.raises(InputError, match="not a safetensors file"):
+        load_pair(tmp_path / "text")
+    save_file({"a": torch.zeros(2)}, tmp_path / "other.safetensors")
+    with pytest.raises(InputError, match="holds no classifier and SAE"):
+        load_pair(tmp_path / "other.safetensors")
+
+
+def test_the_demo_runs_the_analysis_on_the_shipped_pair(tmp_path: Path) -> None:
+    outcome = invoke("images", "demo", "--out", tmp_path, "--n-eval", 100)
+    assert outcome.code == 0, outcome.stderr
+    report = json.loads((tmp_path / "feature_report.json").read_text())
+    assert len(report) == 512
+    assert (tmp_path / "feature_0_gallery.png").is_file()
+    shipped = load_pair(shipped_path())
+    data = load_images(shipped.dataset)
+    assert accuracy(shipped.subject, data) >= 0.95
+    assert accuracy(shipped.subject, data, reconstruct(shipped.sae)) >= accuracy(shipped.subject, data) - 0.02
 
 
 @pytest.mark.realdata

@@ -66,6 +66,20 @@ def write_bytes(path: Path, data: bytes) -> None:
         handle.write(data)
 
 
+def write_disposable(path: Path, data: bytes) -> None:
+    """Write ``data`` whole or not at all, but without waiting for the disk: for the hundreds of pictures of a run.
+
+    After a power cut such a file can be empty; what it shows is drawn again in seconds.
+    """
+    beside = path.with_name(f"{TEMP_PREFIX}{path.name}")
+    try:
+        beside.write_bytes(data)
+        beside.replace(path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise WorkError(f"Cannot write {path}: {error.strerror or error}; free some space there.") from error
+
+
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` as UTF-8 to ``path``, whole or not at all."""
     write_bytes(path, text.encode())

@@ -28,6 +28,7 @@ def register(app: typer.Typer) -> None:
         no_args_is_help=True, help="An SAE on a digit classifier, where input patterns can be looked at."
     )
     images.command("run")(run)
+    images.command("demo")(demo)
     app.add_typer(images, name="images")
 
 
@@ -81,3 +82,19 @@ def run(
     note(
         f"Every feature's evidence: {laboratory.folder / 'hypotheses.md'}, {laboratory.folder / 'feature_report.json'}"
     )
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the artefacts.")] = Path("artifacts_digits_demo"),
+    topk: Annotated[int, typer.Option(help="Strongest examples kept for each feature.")] = 20,
+    n_eval: Annotated[int, typer.Option(help="Images over which logit effects are measured.")] = 1000,
+) -> None:
+    """Run only the analysis, on the digit classifier and SAE that ship with the package.
+
+    Example: `conceptatlas images demo --out digits_demo`
+    """
+    from conceptatlas.images import run_demo
+
+    found = run_demo(out, top_k=topk, n_eval=n_eval)
+    firing = sum(entry.mean_active > 0 for entry in found)
+    note(f"{firing} of {len(found)} features fire on the test images: {out / 'hypotheses.md'}")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from conceptatlas.base.files import atomic_file, write_bytes, write_json, write_npy, write_text
+from conceptatlas.base.files import write_disposable, write_json, write_text
 from conceptatlas.evidence.bank import FeatureBank
 from conceptatlas.images.functions import (
     collect_feature_bank,
@@ -77,10 +77,7 @@ def _evidence(
 def analyse_features(
     subject: ImageSubject, sae: Any, data: ImageData, folder: Path, *, top_k: int, n_eval: int, drawn: Sequence[int]
 ) -> list[FeatureEvidence]:
-    """Collect every feature's evidence over the test images and write it, with pictures of the features in ``drawn``.
-
-    The SAE and the classifier are written too, so that the analysis can be run again without training.
-    """
+    """Collect every feature's evidence over the test images and write it, with pictures of the features in ``drawn``."""
     device = subject.mean.device
     images = torch.from_numpy(data.test_images).to(device)
     labels = torch.from_numpy(data.test_labels)
@@ -91,7 +88,6 @@ def analyse_features(
     report = [_evidence(bank, subject, sae, some, scale, k) for k in range(int(sae.cfg.d_sae))]
     write_json(folder / "feature_report.json", [asdict(entry) for entry in report])
     write_text(folder / "hypotheses.md", worksheet(report))
-    _save_models(subject, sae, data, folder)
     for k in drawn:
         _draw(subject, sae, bank, images, data, folder, k)
     return report
@@ -103,27 +99,16 @@ def _draw(
     heat = feature_input_pattern(subject.model, sae, subject.mean, subject.std, k, image_shape=data.image_shape).astype(
         np.float32
     )
-    write_npy(folder / f"feature_{k}_pattern.npy", heat)
+    array = io.BytesIO()
+    np.save(array, heat, allow_pickle=False)
+    write_disposable(folder / f"feature_{k}_pattern.npy", array.getvalue())
     for name, picture in (
         (f"feature_{k}_gallery.png", show_feature_gallery(k, bank, images)),
         (f"feature_{k}_pattern.png", visualize_feature_pattern(heat, k)),
     ):
         buffer = io.BytesIO()
-        picture.save(buffer, format="png")
-        write_bytes(folder / name, buffer.getvalue())
-
-
-def _save_models(subject: ImageSubject, sae: Any, data: ImageData, folder: Path) -> None:
-    from safetensors.torch import save
-
-    model = subject.model
-    tensors = {f"model.{name}": tensor.contiguous() for name, tensor in model.state_dict().items()}
-    tensors |= {f"sae.{name}": tensor.contiguous() for name, tensor in sae.state_dict().items()}
-    tensors |= {"mean": subject.mean.contiguous(), "std": subject.std.contiguous()}
-    height, width = data.image_shape
-    facts = {"kind": model.kind, "dataset": data.name, "height": str(height), "width": str(width)}
-    with atomic_file(folder / "models.safetensors") as handle:
-        handle.write(save({name: tensor.detach().cpu() for name, tensor in tensors.items()}, metadata=facts))
+        picture.save(buffer, format="png", compress_level=1)
+        write_disposable(folder / name, buffer.getvalue())
 
 
 def worksheet(report: Sequence[FeatureEvidence]) -> str:

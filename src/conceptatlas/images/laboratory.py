@@ -14,6 +14,7 @@ from conceptatlas.base.progress import Bar, progress_bar
 from conceptatlas.base.provenance import write_run
 from conceptatlas.evidence.edits import reconstruct, reconstruct_boolean
 from conceptatlas.images.analysis import analyse_features
+from conceptatlas.images.saved import MODELS_FILE, save_pair
 from conceptatlas.saes.training import TrainingPlan, mean_l0, shift_thresholds, train_jumprelu
 from conceptatlas.subjects.images import SITE, ImageData, ImageSubject, Kind, load_images, train_classifier
 from conceptatlas.subjects.protocol import Edit
@@ -228,5 +229,6 @@ def _all_targets(
         analyse_features(
             subject, sae, data, place, top_k=config.topk, n_eval=config.n_eval, drawn=config.drawn_features()
         )
+        save_pair(subject, sae, data, place / MODELS_FILE)
         bar.advance()
     return saes, summaries
