@@ -26,7 +26,7 @@ def register(app: typer.Typer) -> None:
 def label(
     dataset: Annotated[
         str,
-        typer.Option(help="Texts: a hub id, a .txt (a text a line), .csv, .jsonl or .parquet file, builtin:<trait>."),
+        typer.Option(help="Texts: a hub id, a .txt (a text a line), .csv, .jsonl or .parquet file, builtin:TRAIT."),
     ],
     features: Annotated[
         str,
@@ -122,8 +122,15 @@ def label(
         _report(finish_labels(prepared, folder, options=options, llm=llm), as_json=as_json)
 
 
+def _worth_showing(run: LabelRun) -> list[str]:
+    """Return the columns that say something: no scores where nothing was judged, no SAE where there is only one."""
+    several = len({label.found.target.source.slug for label in run.labels}) > 1
+    scores = SHOWN[5:] if run.usage else []
+    return ["feature_index", *(["sae_id"] if several else []), "label", "num_examples", *scores]
+
+
 def _report(run: LabelRun, *, as_json: bool) -> None:
-    print_table(run.table, SHOWN, as_json=as_json)
+    print_table(run.table, SHOWN if as_json else _worth_showing(run), as_json=as_json)
     note(f"Written: {run.examples_path} and {run.labels_path}.")
     if run.collected.n_empty:
         note(f"{run.collected.n_empty} records held no text and were left out.")
