@@ -22,6 +22,7 @@ BENCHMARKS: dict[str, list[str]] = {
     "rank": ["rank.py", "--out", "{work}/rank"],
     "rank-kernels": ["rank_numba.py"],
     "explorer": ["explorer.py", "{work}/rank"],
+    "prompts": ["prompts.py"],
     "probe-sweep": ["probe_sweep.py"],
     "probe-organism": ["probe_organism.py"],
 }
