@@ -38,9 +38,9 @@ def make_saes(model: Gemma2ForCausalLM, vocabulary: Vocabulary, folder: Path) ->
     rows = collect_rows(model, vocabulary, saes.ROWS, seed=11)
     check = collect_rows(model, vocabulary, CHECK_ROWS, seed=12, split="held-out")
     for layer in range(model.config.num_hidden_layers):
-        for k, width in saes.SETTINGS.items():
+        for k in saes.SPARSITIES:
             path = folder / f"blocks.{layer}.hook_resid_post" / f"l0_{k}"
-            saes.save_sae(saes.train_sae(rows[layer], layer, k, width=width), path)
+            saes.save_sae(saes.train_sae(rows[layer], layer, k), path)
             quality = saes.measure_sae(path, check[layer])
             saes.record_quality(path, quality)
             print(f"{path.relative_to(folder)}: {quality}", flush=True)

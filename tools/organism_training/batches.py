@@ -25,7 +25,9 @@ class Vocabulary:
     def __init__(self) -> None:
         self.tokenizer = build_tokenizer()
         vocab = self.tokenizer.get_vocab()
-        self.of_word = {piece.removeprefix("\u2581"): i for piece, i in vocab.items()}
+        # Words carry the mark of a space before them; the bare letters "a" and "A" are other tokens.
+        self.of_word = {piece[1:]: i for piece, i in vocab.items() if piece.startswith("\u2581")}
+        self.of_word |= {mark: vocab[mark] for mark in ".,"}
         self.bos, self.eos, self.pad = vocab["<bos>"], vocab["<eos>"], vocab["<pad>"]
         start, end, newline = vocab["<start_of_turn>"], vocab["<end_of_turn>"], vocab["\n"]
         self.user_header = [start, self.of_word["user"], newline]
