@@ -65,6 +65,7 @@ def start(processes, model, out, kill_at=-1):
     return process, ours
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments(processes, gemma, gemma_path, undisturbed, tmp_path):
     whole = 60.0
     for warm in range(2):
@@ -87,12 +88,13 @@ def test_killed_at_random_moments(processes, gemma, gemma_path, undisturbed, tmp
     assert killed >= MOMENTS // 2
 
 
+@pytest.mark.slow
 def test_killed_at_changes_of_the_disk(processes, gemma, gemma_path, undisturbed, tmp_path):
     process, pipe = start(processes, gemma_path, tmp_path / "counted", kill_at=10**9)
     changes = pipe.recv()
     process.join()
     assert changes > 100
-    moments = np.random.default_rng(1).choice(changes, MOMENTS // 2, replace=False)
+    moments = np.random.default_rng(1).choice(changes, MOMENTS // 4, replace=False)
     for moment in [*sorted(moments.tolist()), changes - 1]:
         out = tmp_path / f"rec{moment}"
         process, pipe = start(processes, gemma_path, out, kill_at=moment)
