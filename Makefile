@@ -57,7 +57,7 @@ bench: $(VENV)/.dev  ## Measure speed against the limit of the same machine
 	$(BIN)/python -m benchmarks
 
 organism: $(VENV)/.dev  ## Train the built-in model and its SAEs again (about 20 minutes)
-	$(BIN)/python -m tools.train_organism
+	$(BIN)/python tools/train_organism.py
 
 clean:
 	rm -rf $(VENV) site build dist .mypy_cache .ruff_cache .pytest_cache
