@@ -24,11 +24,12 @@ from organism_training.model import train_model
 from transformers import Gemma2ForCausalLM
 
 from conceptatlas.base.files import ensure_folder
-from conceptatlas.subjects.organism import TRAITS, graded_set, neutral_stories
+from conceptatlas.subjects.organism import TRAITS, Trait, graded_set, neutral_stories
 
 SOURCE = Path(__file__).parents[1] / "src" / "conceptatlas"
 STAGES = ("model", "saes", "sets", "card")
 NEUTRAL_STORIES = 60
+CHOICE_STORIES = 16
 CHECK_ROWS = 40_000
 
 
@@ -46,6 +47,26 @@ def make_saes(model: Gemma2ForCausalLM, vocabulary: Vocabulary, folder: Path) ->
             print(f"{path.relative_to(folder)}: {quality}", flush=True)
 
 
+def steered_latent(
+    model: Gemma2ForCausalLM,
+    vocabulary: Vocabulary,
+    trait: Trait,
+    subject: detection.Subject,
+    loaded: dict[str, detection.SAE],
+) -> tuple[str, detection.SAE, int]:
+    """The latent to steer: of the best of each SAE from layer 1 on, the most causal on neutral stories of its own."""
+    found = [
+        detection.best_of_sae(subject, sae_id, sae, pool)
+        for sae_id, sae in loaded.items()
+        for pool in ("final", "max")
+        if detection.layer_of(sae_id) > 0
+    ]
+    distinct = dict.fromkeys((f.sae_id, f.latent) for f in found)
+    candidates = [(sae_id, loaded[sae_id], latent) for sae_id, latent in distinct]
+    stories = neutral_stories(CHOICE_STORIES, seed=1)
+    return steering.most_causal(model, vocabulary, stories, subject, trait, candidates)
+
+
 def measure(model: Gemma2ForCausalLM, vocabulary: Vocabulary, data: Path, seconds: dict[str, float]) -> card.Figures:
     """Everything on the card."""
     loaded = detection.load_saes(data / "saes")
@@ -53,7 +74,7 @@ def measure(model: Gemma2ForCausalLM, vocabulary: Vocabulary, data: Path, second
     subjects = {trait: detection.see(model, vocabulary, graded_set(trait)) for trait in TRAITS}
     final = {trait: detection.best_latent(subject, loaded, "final") for trait, subject in subjects.items()}
     maximum = {trait: detection.best_latent(subject, loaded, "max") for trait, subject in subjects.items()}
-    chosen = {trait: (found.sae_id, loaded[found.sae_id], found.latent) for trait, found in final.items()}
+    chosen = {trait: steered_latent(model, vocabulary, trait, subject, loaded) for trait, subject in subjects.items()}
     return card.Figures(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         seconds=seconds,
