@@ -24,12 +24,11 @@ from organism_training.model import train_model
 from transformers import Gemma2ForCausalLM
 
 from conceptatlas.base.files import ensure_folder
-from conceptatlas.subjects.organism import TRAITS, Trait, graded_set, neutral_stories
+from conceptatlas.subjects.organism import TRAITS, graded_set, neutral_stories
 
 SOURCE = Path(__file__).parents[1] / "src" / "conceptatlas"
 STAGES = ("model", "saes", "sets", "card")
 NEUTRAL_STORIES = 60
-CHOICE_STORIES = 16
 CHECK_ROWS = 40_000
 
 
@@ -39,32 +38,12 @@ def make_saes(model: Gemma2ForCausalLM, vocabulary: Vocabulary, folder: Path) ->
     rows = collect_rows(model, vocabulary, saes.ROWS, seed=11)
     check = collect_rows(model, vocabulary, CHECK_ROWS, seed=12, split="held-out")
     for layer in range(model.config.num_hidden_layers):
-        for k in saes.SPARSITIES:
+        for k, width in saes.SETTINGS.items():
             path = folder / f"blocks.{layer}.hook_resid_post" / f"l0_{k}"
-            saes.save_sae(saes.train_sae(rows[layer], layer, k), path)
+            saes.save_sae(saes.train_sae(rows[layer], layer, k, width=width), path)
             quality = saes.measure_sae(path, check[layer])
             saes.record_quality(path, quality)
             print(f"{path.relative_to(folder)}: {quality}", flush=True)
-
-
-def steered_latent(
-    model: Gemma2ForCausalLM,
-    vocabulary: Vocabulary,
-    trait: Trait,
-    subject: detection.Subject,
-    loaded: dict[str, detection.SAE],
-) -> tuple[str, detection.SAE, int]:
-    """The latent to steer: of the best of each SAE from layer 1 on, the most causal on neutral stories of its own."""
-    found = [
-        detection.best_of_sae(subject, sae_id, sae, pool)
-        for sae_id, sae in loaded.items()
-        for pool in ("final", "max")
-        if detection.layer_of(sae_id) > 0
-    ]
-    distinct = dict.fromkeys((f.sae_id, f.latent) for f in found)
-    candidates = [(sae_id, loaded[sae_id], latent) for sae_id, latent in distinct]
-    stories = neutral_stories(CHOICE_STORIES, seed=1)
-    return steering.most_causal(model, vocabulary, stories, subject, trait, candidates)
 
 
 def measure(model: Gemma2ForCausalLM, vocabulary: Vocabulary, data: Path, seconds: dict[str, float]) -> card.Figures:
@@ -74,7 +53,7 @@ def measure(model: Gemma2ForCausalLM, vocabulary: Vocabulary, data: Path, second
     subjects = {trait: detection.see(model, vocabulary, graded_set(trait)) for trait in TRAITS}
     final = {trait: detection.best_latent(subject, loaded, "final") for trait, subject in subjects.items()}
     maximum = {trait: detection.best_latent(subject, loaded, "max") for trait, subject in subjects.items()}
-    chosen = {trait: steered_latent(model, vocabulary, trait, subject, loaded) for trait, subject in subjects.items()}
+    chosen = {trait: (found.sae_id, loaded[found.sae_id], found.latent) for trait, found in final.items()}
     return card.Figures(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         seconds=seconds,

@@ -91,8 +91,7 @@ def render(figures: Figures) -> str:
             ("trait", *next(iter(figures.baselines.values()))),
             ((trait, *values.values()) for trait, values in figures.baselines.items()),
         ),
-        "## Steering\n\nOf the best latents of each SAE, the most causal on other neutral stories at dose 0.8. "
-        "Its decoder direction is added on every token of neutral held-out chats; dose in units of "
+        "## Steering\n\nThe latent's decoder direction added on every token of neutral held-out chats; dose in units of "
         "the mean residual norm; rise of the log-probability of the trait's verdict words, in nats, beside the 95th "
         "percentile of 20 latents of like density and of 20 random directions.\n",
         _table(

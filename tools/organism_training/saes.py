@@ -15,10 +15,11 @@ from sae_lens.saes.sae import SAEMetadata
 from sae_lens.training.sae_trainer import SAETrainer
 from safetensors.torch import load_file, save_file
 
-WIDTH = 256  # a wider dictionary has room for a latent per grade; at this width the grades of a trait share one latent
-SPARSITIES = (16, 24)
+# Active latents per row, and latents in all. The narrower dictionary has no room for a latent per grade: one latent that
+# grows with the degree is what it finds. With 32 of 512 a trait's grades were split over several latents.
+SETTINGS = {12: 512, 16: 384}
 ROWS = 300_000
-SAMPLES = 1_000_000
+SAMPLES = 1_200_000
 BATCH = 1024
 LEARNING_RATE = 1e-3
 
@@ -42,7 +43,7 @@ def shuffled(rows: torch.Tensor, seed: int) -> Iterator[torch.Tensor]:
 
 
 def train_sae(
-    rows: torch.Tensor, layer: int, k: int, *, samples: int = SAMPLES, width: int = WIDTH
+    rows: torch.Tensor, layer: int, k: int, *, samples: int = SAMPLES, width: int
 ) -> BatchTopKTrainingSAE:
     """Train one SAE on residual rows [T, D] of a layer with k active latents per row on average."""
     steps = samples // BATCH

@@ -18,7 +18,6 @@ from .verdict_check import verdict_logprobs
 
 N_CONTROLS = 20
 DOSES = (0.2, 0.4, 0.6, 0.8, 1.0)
-CHOICE_DOSE = 0.8
 DENSITY_FACTOR = 3.0  # a control latent fires at most this many times as often or as rarely
 
 
@@ -33,11 +32,6 @@ class Effect:
     rise: float
     random_latents: float
     random_directions: float
-
-    @property
-    def margin(self) -> float:
-        """How far the rise is above twice what either kind of control reaches, in nats."""
-        return self.rise - 2 * max(self.random_latents, self.random_directions)
 
     @property
     def causal(self) -> bool:
@@ -124,20 +118,3 @@ def effects(
                 )
             )
     return found
-
-
-def most_causal(
-    model: Gemma2ForCausalLM,
-    vocabulary: Vocabulary,
-    neutral: Sequence[str],
-    subject: Subject,
-    trait: Trait,
-    candidates: Sequence[tuple[str, SAE, int]],
-) -> tuple[str, SAE, int]:
-    """Of the candidates (sae_id, SAE, latent) the one whose rise at ``CHOICE_DOSE`` is furthest above its controls."""
-
-    def margin(candidate: tuple[str, SAE, int]) -> float:
-        (effect,) = effects(model, vocabulary, neutral, subject, {trait: candidate}, (CHOICE_DOSE,))
-        return effect.margin
-
-    return max(candidates, key=margin)
