@@ -42,9 +42,7 @@ def shuffled(rows: torch.Tensor, seed: int) -> Iterator[torch.Tensor]:
             yield rows[order[start : start + BATCH]]
 
 
-def train_sae(
-    rows: torch.Tensor, layer: int, k: int, *, samples: int = SAMPLES, width: int
-) -> BatchTopKTrainingSAE:
+def train_sae(rows: torch.Tensor, layer: int, k: int, *, samples: int = SAMPLES, width: int) -> BatchTopKTrainingSAE:
     """Train one SAE on residual rows [T, D] of a layer with k active latents per row on average."""
     steps = samples // BATCH
     torch.manual_seed(1000 * layer + k)
