@@ -52,7 +52,7 @@ def main() -> None:
         source = Source("llama_trainer1_layer1", "llama", "llama", sae)
         words = ["the", "quick", "brown", "fox", "nobody", "minds", "what", "would", "you", "have", "done"]
         rng = np.random.default_rng(0)
-        prompts = [Prompt(" ".join(rng.choice(words, 90)), "x") for _ in range(options.prompts)]
+        prompts = [Prompt(" ".join(rng.choice(words, 104)), "x") for _ in range(options.prompts)]
         chat = ChatFormat(subject.tokenizer, name="llama")
         last = f"blocks.{LAYERS - 1}.hook_resid_post"
 
