@@ -13,22 +13,21 @@ import os
 import shutil
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 os.environ.setdefault("WANDB_MODE", "disabled")
 
 import torch
-from organism_training import card, detection, saes, shipping, steering, verdict_check
+from organism_training import card, measuring, saes, shipping, verdict_check
 from organism_training.activations import collect_rows
 from organism_training.batches import Vocabulary
 from organism_training.model import train_model
 from transformers import Gemma2ForCausalLM
 
 from conceptatlas.base.files import ensure_folder
-from conceptatlas.subjects.organism import TRAITS, graded_set, neutral_stories
 
 SOURCE = Path(__file__).parents[1] / "src" / "conceptatlas"
 STAGES = ("model", "saes", "sets", "card")
-NEUTRAL_STORIES = 60
 CHECK_ROWS = 40_000
 
 
@@ -46,24 +45,28 @@ def make_saes(model: Gemma2ForCausalLM, vocabulary: Vocabulary, folder: Path) ->
             print(f"{path.relative_to(folder)}: {quality}", flush=True)
 
 
-def measure(model: Gemma2ForCausalLM, vocabulary: Vocabulary, data: Path, seconds: dict[str, float]) -> card.Figures:
-    """Everything on the card."""
-    loaded = detection.load_saes(data / "saes")
-    check = collect_rows(model, vocabulary, CHECK_ROWS, seed=12, split="held-out")
-    subjects = {trait: detection.see(model, vocabulary, graded_set(trait)) for trait in TRAITS}
-    final = {trait: detection.best_latent(subject, loaded, "final") for trait, subject in subjects.items()}
-    maximum = {trait: detection.best_latent(subject, loaded, "max") for trait, subject in subjects.items()}
-    chosen = {trait: (found.sae_id, loaded[found.sae_id], found.latent) for trait, found in final.items()}
-    return card.Figures(
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
-        seconds=seconds,
-        verdict=verdict_check.verdict_figures(model, vocabulary),
-        saes={sae_id: saes.measure_sae(data / "saes" / sae_id, check[detection.layer_of(sae_id)]) for sae_id in loaded},
-        final=final,
-        maximum=maximum,
-        baselines={trait: detection.baselines(subject) for trait, subject in subjects.items()},
-        effects=steering.effects(model, vocabulary, neutral_stories(NEUTRAL_STORIES), subjects[TRAITS[0]], chosen),
-    )
+def measure(
+    model: Gemma2ForCausalLM, vocabulary: Vocabulary, data: Path, seconds: dict[str, float], seed: int
+) -> card.Figures:
+    """Everything on the card; the graded sets drawn with ``seed``."""
+    check = collect_rows(model, vocabulary, CHECK_ROWS, seed=12 + seed, split="held-out")
+    folders = sorted(path.parent for path in (data / "saes").rglob("cfg.json"))
+    quality = {
+        str(folder.relative_to(data / "saes")): saes.measure_sae(folder, check[saes.layer_of(folder)])
+        for folder in folders
+    }
+    with TemporaryDirectory() as temporary:
+        studies = measuring.study_traits(data, Path(temporary), seed)
+        return card.Figures(
+            parameters=sum(parameter.numel() for parameter in model.parameters()),
+            seconds=seconds,
+            verdict=verdict_check.verdict_figures(model, vocabulary, seed=77 + seed),
+            saes=quality,
+            final={trait: measuring.found_in(study, "final") for trait, study in studies.items()},
+            maximum={trait: measuring.found_in(study, "max") for trait, study in studies.items()},
+            baselines={trait: measuring.baselines_of(study) for trait, study in studies.items()},
+            effects=measuring.effects_of(studies),
+        )
 
 
 def main() -> None:
@@ -72,6 +75,10 @@ def main() -> None:
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
     parser.add_argument("--out", type=Path, default=SOURCE / "subjects" / "organism" / "data")
     parser.add_argument("--sets-out", type=Path, default=SOURCE / "concepts" / "data" / "organism")
+    parser.add_argument("--card-out", type=Path, default=None, help="where the card goes, if not beside the model")
+    parser.add_argument(
+        "--set-seed", type=int, default=0, help="draw the card's stories anew (to choose settings on; 0 is what ships)"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(2)
     vocabulary, seconds = Vocabulary(), {}
@@ -90,7 +97,9 @@ def main() -> None:
             shipping.ship_prompts(arguments.out / "prompts.jsonl")
         else:
             model = shipping.load_model(arguments.out / "model")
-            card.write_card(measure(model, vocabulary, arguments.out, seconds), arguments.out)
+            figures = measure(model, vocabulary, arguments.out, seconds, arguments.set_seed)
+            seconds["card"] = time.monotonic() - began
+            card.write_card(figures, ensure_folder(arguments.card_out or arguments.out))
         seconds[stage] = time.monotonic() - began
 
 

@@ -15,8 +15,7 @@ from sae_lens.saes.sae import SAEMetadata
 from sae_lens.training.sae_trainer import SAETrainer
 from safetensors.torch import load_file, save_file
 
-# Active latents per row, and latents in all. The narrower dictionary has no room for a latent per grade: one latent that
-# grows with the degree is what it finds. With 32 of 512 a trait's grades were split over several latents.
+# Active latents per row, and latents in all.
 SETTINGS = {12: 512, 16: 384}
 ROWS = 300_000
 SAMPLES = 1_200_000
@@ -96,6 +95,11 @@ def measure_sae(folder: Path, rows: torch.Tensor) -> Quality:
     unexplained = (rows - sae.decode(codes)).pow(2).sum() / (rows - rows.mean(0)).pow(2).sum()
     active = codes > 0
     return Quality(unexplained.item(), active.sum(1).float().mean().item(), (~active.any(0)).float().mean().item())
+
+
+def layer_of(folder: Path) -> int:
+    """The layer of ``.../blocks.{layer}.hook_resid_post/l0_{k}``."""
+    return int(folder.parent.name.split(".")[1])
 
 
 def record_quality(folder: Path, quality: Quality) -> None:

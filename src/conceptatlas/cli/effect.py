@@ -21,6 +21,7 @@ def effect(
     rec: Annotated[Path, typer.Option("--rec", help="The recording that was ranked.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for tables and plots.")],
     top_n: Annotated[int, typer.Option(help="How many of the best features.")] = 5,
+    per_layer: Annotated[bool, typer.Option("--per-layer", help="The best feature of each layer instead.")] = False,
     targets: Annotated[
         str | None, typer.Option(help="Next tokens to watch, such as dishonest,lying (built-in model: its verdicts).")
     ] = None,
@@ -45,6 +46,7 @@ def effect(
     found = measure(
         rank, rec, out,
         top_n=top_n,
+        per_layer=per_layer,
         targets=[word.strip() for word in targets.split(",")] if targets else None,
         readout=readout,
         append=append,

@@ -7,9 +7,12 @@ from typing import Any
 
 # Name -> module. Resolved on first use: some of the modules behind them import torch.
 _NAMES: dict[str, str] = {
+    "BAR_FACTOR": "effects",
     "DEFINITION": "trajectories",
+    "Dose": "effects",
     "Effect": "effects",
     "Effects": "effect_stage",
+    "FeatureEffect": "effect_stage",
     "FeaturePeaks": "trajectories",
     "FeatureRef": "features",
     "ItemTexts": "examples",
@@ -37,6 +40,7 @@ _NAMES: dict[str, str] = {
     "run_labeling": "labels.stage",
     "safe_link": "neuronpedia",
     "sample_by_decile": "examples",
+    "shared_dose": "effects",
     "steer": "effect_stage",
     "strongest_by_label": "examples",
     "trace_feature": "trajectories",

@@ -20,7 +20,7 @@ from conceptatlas.base.provenance import write_run
 from conceptatlas.concepts import holdout_mask
 from conceptatlas.evidence.edits import steer as steer_edit
 from conceptatlas.evidence.effects import ALPHAS, N_CONTROLS, N_DOSE_CONTROLS, Effect, Scene, measure_effect
-from conceptatlas.evidence.features import FeatureRef, column_of_rows, features_of_ranking
+from conceptatlas.evidence.features import FeatureRef, best_of_layers, column_of_rows, features_of_ranking
 from conceptatlas.evidence.readout import LanguageOutputs, Readout, ReadoutKind, target_ids
 from conceptatlas.evidence.tensors import SAETensors, load_tensors
 from conceptatlas.evidence.token_attribution import attribute_tokens
@@ -115,6 +115,7 @@ def measure_effects(
     out: str | os.PathLike[str] | None = None,
     *,
     top_n: int = 5,
+    per_layer: bool = False,
     targets: Sequence[str] | None = None,
     readout: ReadoutKind = "auto",
     append: str = "",
@@ -122,7 +123,7 @@ def measure_effects(
     alphas: Sequence[float] = ALPHAS,
     n_items: int = 32,
     n_controls: int = N_CONTROLS,
-    holdout: float = 0.3,
+    holdout: float | None = None,
     device: str = "auto",
     seed: int = 0,
 ) -> Effects:
@@ -133,6 +134,7 @@ def measure_effects(
         rec: The recording that was ranked, or its folder.
         out: Where to write ``effects.csv``, ``effects.json`` and ``run.json``; None writes nothing.
         top_n: How many features, from the top.
+        per_layer: The best feature of each layer instead: a concept may be caused at another layer than where it is read.
         targets: Words whose log-probability is measured, each one token; for the built-in model the narrator's verdicts on
             the trait unless given.
         readout: ``chat`` (the item is the user's turn, read where the model begins to speak), ``end`` (after the item), or
@@ -142,7 +144,7 @@ def measure_effects(
         alphas: The grid of the dose–response.
         n_items: How many items of each kind (discovery, neutral, strong), in order.
         n_controls: How many random features and random directions.
-        holdout: The share that the ranking held out.
+        holdout: The share that was held out; the ranking's own where None.
         device: Where the model runs.
         seed: Draws the controls.
 
@@ -156,7 +158,8 @@ def measure_effects(
     rec = rec if isinstance(rec, Recording) else Recording.open(rec)
     if alpha is not None and not 0 < alpha <= 10:
         raise InputError(f"A dose of {alpha:g} mean residual norms is not between 0 and 10; try 0.4.")
-    features = features_of_ranking(ranking, rec, top_n=top_n)
+    features = features_of_ranking(ranking, rec, top_n=None if per_layer else top_n)
+    features = best_of_layers(features) if per_layer else features
     if not features:
         raise InputError(
             "The ranking holds no feature, so there is nothing to steer; rank again with other filters (--min-pearson 0.2, "
@@ -165,9 +168,10 @@ def measure_effects(
     subject = load_subject(rec.manifest.subject.location or rec.manifest.subject.id, device=device)
     where = Readout(readout, append).settled(subject)
     words = list(targets) if targets else default_targets(rec)
-    chosen = _items(rec, holdout, n_items)
+    share = _held_out(ranking) if holdout is None else holdout
+    chosen = _items(rec, share, n_items)
     found: list[FeatureEffect] = []
-    stage = _Stage(rec, subject, where, target_ids(subject, words), chosen, device=str(subject.device))
+    stage = _Stage(rec, subject, where, target_ids(subject, words), chosen, holdout=share, device=str(subject.device))
     runs = len(alphas) * (1 + 2 * min(N_DOSE_CONTROLS, n_controls)) + 2 * n_controls + 1
     with progress_bar("effects", total=runs * len(features)) as bar:
         for feature in features:
@@ -179,7 +183,11 @@ def measure_effects(
     counts = {name: len(items) for name, items in chosen.items()}
     effects = Effects(found, words, where, counts, Path(out) if out is not None else None)
     if effects.path is not None:
-        _save(effects, effects.path, options={"top_n": top_n, "alpha": alpha, "n_items": n_items, "seed": seed})
+        _save(
+            effects,
+            effects.path,
+            options={"top_n": top_n, "per_layer": per_layer, "alpha": alpha, "n_items": n_items, "seed": seed},
+        )
     return effects
 
 
@@ -200,11 +208,32 @@ def default_targets(rec: Recording) -> list[str]:
     )
 
 
+def _held_out(ranking: Ranking) -> float:
+    """Return the share that the ranking held out.
+
+    Raises:
+        InputError: It held out nothing, so that there is nothing to measure on.
+    """
+    share = float(ranking.facts.get("options", {}).get("holdout", 0.3))
+    if share == 0:
+        raise InputError(
+            "The ranking held out nothing (--holdout 0), so there are no items to measure on; rank with a hold-out."
+        )
+    return share
+
+
+def _holdout(rec: Recording, share: float) -> npt.NDArray[np.bool_]:
+    """Return which items are held out, bool [N]."""
+    items = rec.items
+    return holdout_mask(
+        items["label"].to_numpy(), items["split_hash"].to_numpy(), split=items["split"].to_list(), share=share
+    )
+
+
 def _items(rec: Recording, holdout: float, n_items: int) -> dict[str, list[int]]:
     """Return the items to use: discovery and hold-out ones of the lowest grade, hold-out ones of the top grade."""
-    items = rec.items
-    labels = items["label"].to_numpy()
-    held = holdout_mask(labels, items["split_hash"].to_numpy(), split=items["split"].to_list(), share=holdout)
+    labels = rec.items["label"].to_numpy()
+    held = _holdout(rec, holdout)
     low, high = labels.min(), labels.max()
     chosen = {
         "discovery": np.flatnonzero(~held & (labels == low))[:n_items].tolist(),
@@ -230,9 +259,11 @@ class _Stage:
         targets: list[int],
         items: dict[str, list[int]],
         *,
+        holdout: float,
         device: str,
     ) -> None:
         self.rec = rec
+        self.holdout = holdout
         self.subject = subject
         self.outputs = LanguageOutputs(subject)
         self.items = items
@@ -269,9 +300,7 @@ class _Stage:
             return None
         hidden = np.asarray(self.rec.hidden_final(site), dtype=np.float32)
         labels = self.rec.items["label"].to_numpy()
-        seen = ~holdout_mask(
-            labels, self.rec.items["split_hash"].to_numpy(), split=self.rec.items["split"].to_list(), share=0.3
-        )
+        seen = ~_holdout(self.rec, self.holdout)
         top, low = hidden[seen & (labels == labels.max())], hidden[seen & (labels == labels.min())]
         return torch.from_numpy(top.mean(0) - low.mean(0))
 

@@ -183,6 +183,30 @@ def choose_dose(doses: Sequence[Dose]) -> float:
     return best.alpha
 
 
+def shared_dose(curves: Sequence[Sequence[Dose]]) -> float:
+    """Return one α for several features: at which most of them move their targets beyond the bar, on discovery.
+
+    A feature counts where its rise is at least ``MIN_RISE`` and ``BAR_FACTOR`` times its bar; ties go to the larger sum
+    of rises beyond that, then to the smaller α.
+
+    Args:
+        curves: The dose–response of each feature, over the same doses.
+
+    Raises:
+        ValueError: There is no curve, or their doses differ.
+    """
+    grids = {tuple(dose.alpha for dose in curve) for curve in curves}
+    if len(grids) != 1:
+        raise ValueError(f"one dose for all needs curves over the same doses, and there are {len(grids)} sets of doses")
+
+    def merit(doses: Sequence[Dose]) -> tuple[int, float, float]:
+        room = [dose.rise - BAR_FACTOR * max(0.0, dose.bar) for dose in doses]
+        moved = sum(dose.rise >= MIN_RISE and spare >= 0 for dose, spare in zip(doses, room, strict=True))
+        return moved, sum(room), -doses[0].alpha
+
+    return max(zip(*curves, strict=True), key=merit)[0].alpha
+
+
 def measure_effect(
     scene: Scene,
     sae: SAETensors,

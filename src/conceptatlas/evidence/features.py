@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -95,6 +96,14 @@ def features_of_ranking(ranking: Ranking, recording: Recording, *, top_n: int | 
             )
         )
     return found
+
+
+def best_of_layers(features: Sequence[FeatureRef]) -> list[FeatureRef]:
+    """Return the first feature of each layer, in the order of the layers; ``features`` come best first."""
+    first: dict[int, FeatureRef] = {}
+    for feature in features:
+        first.setdefault(feature.layer, feature)
+    return [first[layer] for layer in sorted(first)]
 
 
 def item_bounds(recording: Recording) -> npt.NDArray[np.int64]:

@@ -20,6 +20,7 @@ def effect(
     out: str | os.PathLike[str],
     *,
     top_n: int = 5,
+    per_layer: bool = False,
     targets: Sequence[str] | None = None,
     readout: ReadoutKind = "auto",
     append: str = "",
@@ -44,8 +45,8 @@ def effect(
     from conceptatlas.views.plots.style import save_png
 
     found = measure_effects(
-        ranking, rec, out, top_n=top_n, targets=targets, readout=readout, append=append, alpha=alpha, n_items=n_items,
-        n_controls=n_controls, device=device, seed=seed,
+        ranking, rec, out, top_n=top_n, per_layer=per_layer, targets=targets, readout=readout, append=append,
+        alpha=alpha, n_items=n_items, n_controls=n_controls, device=device, seed=seed,
     )  # fmt: skip
     for number, one in enumerate(found.features, start=1):
         picture = dose_figure(one.effect.doses, used=one.effect.alpha, title=one.feature.label)
