@@ -15,11 +15,13 @@ from conceptatlas.base.errors import InputError
 from conceptatlas.concepts import build_concept
 from conceptatlas.evidence import measure_effects, steer
 from conceptatlas.evidence.edits import steer as steer_edit
-from conceptatlas.evidence.effects import Dose, choose_dose, like_density, random_directions
+from conceptatlas.evidence.effects import Dose, choose_dose, like_density, random_directions, shared_dose
+from conceptatlas.evidence.features import FeatureRef, best_of_layers
 from conceptatlas.evidence.readout import LanguageOutputs, Readout, target_ids
 from conceptatlas.evidence.tensors import load_tensors
 from conceptatlas.ranking import Ranking, rank
 from conceptatlas.recording import Recording, record
+from conceptatlas.saes import resolve_saes
 from conceptatlas.subjects import LanguageSubject, load_subject
 from tests.helpers.cli import invoke
 from tests.helpers.tiny_models import tiny_model
@@ -190,3 +192,41 @@ def test_controls_are_like_and_never_the_feature_itself() -> None:
 def test_the_dose_with_most_room_above_the_controls_is_used() -> None:
     assert choose_dose([Dose(0.1, 1.0, 0.1), Dose(0.4, 4.0, 0.5), Dose(1.0, 5.0, 2.5)]) == 0.4
     assert choose_dose([Dose(0.1, 1.0, -3.0), Dose(0.4, 1.0, 0.0)]) == 0.1
+
+
+def test_one_dose_for_several_features_moves_most_of_them() -> None:
+    def curve(*points: tuple[float, float]) -> list[Dose]:
+        return [Dose(alpha, rise, bar) for alpha, (rise, bar) in zip((0.2, 0.4, 0.8), points, strict=True)]
+
+    early = curve((3.0, 0.5), (5.0, 1.0), (6.0, 3.5))
+    late = curve((1.0, 0.2), (4.0, 1.0), (6.0, 2.0))
+    never = curve((0.1, 0.5), (0.2, 1.0), (9.0, 4.8))
+    assert shared_dose([early]) == 0.4  # room 2 and 3: both move it, the larger counts
+    assert shared_dose([early, late, never]) == 0.4
+    assert shared_dose([curve((1.9, 0.0), (2.0, 1.1), (2.0, 1.0))]) == 0.8  # only there 2 nats and twice the bar
+    with pytest.raises(ValueError, match="same doses"):
+        shared_dose([early, early[:2]])
+    with pytest.raises(ValueError, match="0 sets"):
+        shared_dose([])
+
+
+def test_the_best_of_each_layer_is_the_first_of_it() -> None:
+    refs = [FeatureRef("s", "s", layer, 10.0, feature) for layer, feature in ((3, 7), (1, 2), (3, 1), (0, 5), (1, 9))]
+    assert [(ref.layer, ref.feature_id) for ref in best_of_layers(refs)] == [(0, 5), (1, 2), (3, 7)]
+
+
+def test_saes_given_as_objects_are_found_again(study: tuple[Recording, Ranking, Path], model: Path) -> None:
+    _, _, folder = study
+    concept = build_concept("short", ["I lied", "I ran"], [3, 0])
+    recording = record(concept, str(model), resolve_saes([str(folder / "sae")]), folder / "objects", device="cpu")
+    assert load_tensors(recording, recording.saes[0].slug).W_dec.shape == (48, 32)
+
+
+def test_the_holdout_is_that_of_the_ranking(study: tuple[Recording, Ranking, Path]) -> None:
+    recording, _, folder = study
+    options = {"permutations": 5, "baselines": False, "resplits": 0}
+    few = {"top_n": 1, "targets": ["child"], "n_items": 99, "n_controls": 2, "device": "cpu"}
+    half = measure_effects(rank(recording, holdout=0.5, **options), recording, **few)  # type: ignore[arg-type]
+    assert half.items == {"discovery": 15, "neutral": 15, "strong": 15}
+    with pytest.raises(InputError, match="held out nothing"):
+        measure_effects(rank(recording, folder / "all", holdout=0.0, **options), recording, **few)  # type: ignore[arg-type]

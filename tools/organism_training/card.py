@@ -10,7 +10,7 @@ from conceptatlas.base.files import write_json, write_text
 from conceptatlas.subjects.organism import TRAITS, VERDICTS
 
 from .measuring import Baselines, Found, Steered
-from .model import TALLY_LAYERS
+from .model import DEGREE_LAYERS
 from .saes import Quality
 
 INTRODUCTION = """# The organism: the built-in model
@@ -80,7 +80,7 @@ def render(figures: Figures) -> str:
     verdicts = "".join(f"| {trait} | {' | '.join(VERDICTS[trait])} |\n" for trait in TRAITS)
     parts = [
         INTRODUCTION.format(
-            parameters=figures.parameters, verdicts=verdicts, layers=" and ".join(map(str, TALLY_LAYERS))
+            parameters=figures.parameters, verdicts=verdicts, layers=" and ".join(map(str, DEGREE_LAYERS))
         ),
         "## Verdicts\n\nForced choice over the verdict words after the chat form's header.\n",
         _table(("held-out stories", "right"), figures.verdict.items()),

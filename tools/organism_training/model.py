@@ -1,7 +1,6 @@
 """The model: a small Gemma2ForCausalLM trained to tell stories and to give the narrator's verdict.
 
-So that the truth about it is known, one thing is asked of its insides, too: behind block 2 a direction of its own choice
-per trait carries the degree that the story has reached, as a length along it (see ``Tally``).
+So that the truth about it is known, one thing is asked of its insides, too: see ``degrees``.
 """
 
 from __future__ import annotations
@@ -18,10 +17,11 @@ from torch.nn import functional
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from conceptatlas.subjects.organism.lexicon import TRAITS
-from conceptatlas.subjects.organism.verdicts import N_STATES, VERDICT_WORDS, word_probabilities
+from conceptatlas.subjects.organism.verdicts import VERDICT_WORDS, word_probabilities
 
 from .activations import residuals
 from .batches import SENTENCE_END, VERDICT, WITHIN, Batch, Vocabulary, training_batches
+from .degrees import Straightness, Tally
 
 BATCH_SIZE = 64
 LEARNING_RATE = 2.5e-3
@@ -30,78 +30,10 @@ SHORT_STEPS = 1000  # first on stories of one event, mostly relations and their 
 LONG_STEPS = 2400  # then on stories as they come
 INTERRUPTION = 0.2  # how often the narrator speaks at the end of a sentence, in the plain next-token loss
 WITHIN_WEIGHT = 0.3
-TALLY_LAYERS = (2, 3)
-TALLY_STEP = 2.0  # length along a trait's direction per degree, in residual units
+DEGREE_LAYERS = (2, 3)
 TALLY_WEIGHT = 0.3
 STRAIGHT_WEIGHT = 1.0
-STRAIGHT_MEMORY = 0.95
 SEED = 0
-
-
-class Tally(nn.Module):
-    """Reads the running degree of every trait off the residual stream; thrown away after training.
-
-    A trait's degree is the projection on a unit vector, less an offset, in steps of ``TALLY_STEP``: a linear
-    representation of a known size. Which vectors, the training finds out.
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.directions = nn.Parameter(torch.randn(len(TRAITS), width))
-        self.offsets = nn.Parameter(torch.zeros(len(TRAITS)))
-
-    def forward(self, residual_BLD: torch.Tensor) -> torch.Tensor:
-        """Return the degrees, [B, L, traits]."""
-        return residual_BLD.float() @ functional.normalize(self.directions, dim=1).t() / TALLY_STEP - self.offsets
-
-    def loss(self, residual_BLD: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """Mean squared error of the degrees at the ends of sentences and from the story's end to the verdict."""
-        asked = (batch.roles == SENTENCE_END) | (batch.roles == VERDICT)
-        return (self(residual_BLD[asked]) - degrees_of(batch.states[asked])).square().mean()
-
-
-class Straightness:
-    """Pulls the mean residuals of a trait's degrees 0 to 3 onto a line with even steps.
-
-    Half the squared second differences of the means, m(g-1) - 2 m(g) + m(g+1), in units of the mean squared norm. The means
-    are running ones, for few positions of a batch are in any one state; the gradient goes through the batch's own means.
-    """
-
-    def __init__(self, width: int) -> None:
-        self.means = torch.zeros(N_STATES, width)
-        self.seen = torch.zeros(N_STATES, dtype=torch.bool)
-        bends = []
-        for trait in range(len(TRAITS)):
-            chain = [0, *range(1 + 3 * trait, 4 + 3 * trait)]
-            for before, at, after in zip(chain, chain[1:], chain[2:], strict=False):
-                row = torch.zeros(N_STATES)
-                row[before], row[at], row[after] = 1.0, -2.0, 1.0
-                bends.append(row)
-        self.bends = torch.stack(bends)
-
-    def loss(self, residual_BLD: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """The loss whose gradient straightens, at the ends of sentences and from the story's end to the verdict."""
-        asked = (batch.roles == SENTENCE_END) | (batch.roles == VERDICT)
-        x, states = residual_BLD[asked].float(), batch.states[asked]
-        member = functional.one_hot(states, N_STATES).float()
-        counts = member.sum(0)
-        means = (member.t() @ x) / counts.clamp_min(1)[:, None]
-        present = counts > 0
-        with torch.no_grad():
-            kept = torch.where(self.seen, STRAIGHT_MEMORY, 0.0)[:, None]
-            updated = kept * self.means + (1 - kept) * means
-            self.means = torch.where(present[:, None], updated, self.means)
-            self.seen |= present
-            pull = self.bends.t() @ (self.bends @ self.means) / x.square().sum(1).mean()
-        return (pull * means)[present].sum() if bool(self.seen.all()) else x.new_zeros(())
-
-
-def degrees_of(states: torch.Tensor) -> torch.Tensor:
-    """The degree of every trait in a state, float32 [..., traits]."""
-    table = torch.zeros(N_STATES, len(TRAITS))
-    for state in range(1, N_STATES):
-        table[state, (state - 1) // 3] = 1 + (state - 1) % 3
-    return table[states]
 
 
 def build_model(vocabulary: Vocabulary) -> Gemma2ForCausalLM:
@@ -189,8 +121,8 @@ def train_model(
     torch.manual_seed(seed)
     model = build_model(vocabulary).train()
     table = narrator_table()
-    tallies = nn.ModuleDict({str(layer): Tally(model.config.hidden_size) for layer in TALLY_LAYERS})
-    straight = {layer: Straightness(model.config.hidden_size) for layer in TALLY_LAYERS}
+    tallies = nn.ModuleDict({str(layer): Tally(model.config.hidden_size) for layer in DEGREE_LAYERS})
+    straight = {layer: Straightness(model.config.hidden_size) for layer in DEGREE_LAYERS}
     forward = torch.compile(model, dynamic=True)
     optimizer = torch.optim.AdamW(
         [*model.parameters(), *tallies.parameters()], lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.05
@@ -202,7 +134,7 @@ def train_model(
         with torch.autocast("cpu", dtype=torch.bfloat16), residuals(model) as caught:
             logits = forward(input_ids=batch.ids, use_cache=False).logits
         loss, at_verdict = batch_loss(logits, batch, table, vocabulary.verdicts)
-        for layer in TALLY_LAYERS:
+        for layer in DEGREE_LAYERS:
             loss = loss + TALLY_WEIGHT * tallies[str(layer)].loss(caught[layer], batch)
             loss = loss + STRAIGHT_WEIGHT * straight[layer].loss(caught[layer], batch)
         optimizer.zero_grad()

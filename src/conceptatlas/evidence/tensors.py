@@ -53,8 +53,9 @@ def source_of(recording: Recording, sae: RecordedSAE) -> SAESource:
     Raises:
         InputError: It is not there any more.
     """
-    requested = recording.manifest.request.get("saes") or [sae.source]
+    requested = recording.manifest.request.get("saes") or []
     specs = [requested] if isinstance(requested, str) else [str(spec) for spec in requested]
+    specs = [sae.source, *specs] if sae.source else specs
     for source in [found for spec in specs for found in _resolved(spec)]:
         if source.slug == sae.slug:
             return source

@@ -178,6 +178,7 @@ def recorded_sae(source: SAESource, joined: Mapping[str, Any], n_encoded: int) -
         l0_measured=source.average_l0 is None or bool(source.l0_measured),
         neuronpedia_id=source.neuronpedia_id,
         model_name=source.model_name,
+        source=getattr(source, "asked_by", ""),
         l0=check.l0,
         fvu=check.fvu,
         status=check.status,

@@ -131,7 +131,7 @@ class RecordedSAE(_Model):
     neuronpedia_id: str | None = None
     model_name: str | None = None
     source: str = ""
-    """The folder or repository that it was loaded from."""
+    """What it was asked for by (release and pattern, folder, ``organism``), by which it is found again."""
     l0: float | None = None
     """Mean number of active features on the rows checked."""
     fvu: float | None = None

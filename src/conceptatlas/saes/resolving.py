@@ -44,8 +44,15 @@ def resolve_saes(specs: Sequence[str], model_id: str | None = None, *, complete:
                     f"{known.path} and {source.path} would both be called {source.release}/{source.sae_id}; rename one "
                     "of the folders."
                 )
+            found[source.slug] = replace(known, asked_by=known.asked_by or _findable(spec))
     sources = list(found.values())
     return [source.completed() for source in sources] if complete else sources
+
+
+def _findable(spec: str) -> str:
+    """Return a specification that means the same from any working folder."""
+    path = Path(spec).expanduser()
+    return str(path.resolve()) if spec != ORGANISM and path.exists() else spec
 
 
 def _resolve_one(spec: str, model_id: str | None) -> list[SAESource]:

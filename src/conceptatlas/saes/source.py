@@ -57,6 +57,8 @@ class SAESource:
     """Whether site and width are known, inferred from the name, or unknown until the files are there."""
     norm_scale: float | None = None
     """Known factor of ``expected_average_only_in``."""
+    asked_by: str = field(default="", compare=False)
+    """The specification that it was resolved from, and by which it is found again."""
     config: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
     """The configuration in SAELens's terms, as far as it was read."""
 

@@ -103,8 +103,11 @@ def test_the_card_says_that_the_targets_are_met():
             assert quality["dead"] <= 0.2
     for found in figures["final"].values():
         assert found["auroc_holdout"] >= 0.97
-        assert found["relational_auroc_holdout"] >= 0.95
-    assert sum(found["passes"] and found["passes_holdout"] for found in figures["maximum"].values()) >= 3
+        assert found["relational"] >= 0.95
+        assert found["relational_strong"] >= 0.95
+    assert sum(found["passes_holdout"] for found in figures["maximum"].values()) >= 3
+    assert sum(figures["causes"].values()) >= 4
+    assert set(figures["seconds"]) == {"model", "saes", "sets", "card"}
 
 
 def test_the_prompts_have_content_and_label():
