@@ -79,6 +79,8 @@ def one_record(
 
 def pairs(subject: Any, sources: list[Any], work: Path, sae_dtype: str, n_pairs: int) -> None:
     limit = Limit(subject, make_concept(SENTENCES), sources, sae_dtype)
+    for source in sources:  # with ``mixed``, half of the weights are made when they are first asked for
+        source.load_encoder("cpu", sae_dtype)
     options = {"hidden": "none", "sae_dtype": sae_dtype}
     memory = one_record(subject, sources, SENTENCES, work / "rec", watch=True, **options)
     limit.run()
