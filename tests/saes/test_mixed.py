@@ -15,7 +15,7 @@ from conceptatlas.saes import encode_rows, resolve_saes
 from conceptatlas.saes._compact import MixedDevice
 from conceptatlas.saes.architectures import build_encoder
 from conceptatlas.saes.encoder import Encoder, prepare_rows, threshold_encoder
-from conceptatlas.saes.mixed import BLOCK_ROWS, block_maxima, margin, round_rows, to_mixed
+from conceptatlas.saes.mixed import BLOCK_ROWS, block_maxima, margin, round_rows, rounded, to_mixed
 from conceptatlas.saes.sparse import beside
 from tests.helpers.tiny_saes import tiny_parts, write_saelens
 
@@ -111,9 +111,8 @@ def test_the_device_path_agrees() -> None:
     mixed = to_mixed(encoder)
     device = MixedDevice(prepare_rows(x, mixed), mixed)
     buffer = torch.empty(200, 301)
-    found = beside(
-        [c for part in (slice(0, 150), slice(150, 200)) for c in device(device.products(part, buffer), part)]
-    )
+    parts = (slice(0, 150), slice(150, 200))
+    found = beside([device(device.products(part, buffer), part) for part in parts])
     near = distance(x, encoder) < 4
     np.testing.assert_array_equal((found.to_dense(301) != 0)[~near], exact_active(x, encoder)[~near])
 
@@ -151,16 +150,27 @@ def test_room_is_made_for_dense_features() -> None:
 
 
 def test_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("conceptatlas.saes._compact._MIN_ENTRIES_PER_THREAD", 16)
-    x, encoder = case(100, 16, 80)
+    x, encoder = case(100, 16, 200)
     for some in (encoder, to_mixed(encoder)):
-        alone = encode_rows(x, some)
+        alone = encode_rows(x, some, tile_features=64)
+        before = torch.get_num_threads()
         monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
-        shared = encode_rows(x, some)
+        shared = encode_rows(x, some, tile_features=64)
         monkeypatch.undo()
-        monkeypatch.setattr("conceptatlas.saes._compact._MIN_ENTRIES_PER_THREAD", 16)
+        torch.set_num_threads(before)
         for a, b in zip(alone, shared, strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+def test_rows_are_rounded_once_for_saes_of_one_site_and_again_when_they_change() -> None:
+    x = torch.randn(300, 24, generator=torch.Generator().manual_seed(0))
+    first = rounded(x)
+    assert rounded(x) is first
+    assert rounded(x.clone()) is not first
+    x[0] = 100.0
+    again = rounded(x)
+    assert again is not first
+    assert torch.equal(again[0][0, :24], x[0].bfloat16())
 
 
 @pytest.mark.gpu

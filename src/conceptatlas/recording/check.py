@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from conceptatlas.saes import SAESource
 
 # Enough to judge by, attention sinks left out, and little beside the encoding of a shard.
-CHECK_ROWS = 1280
+CHECK_ROWS = 1088
 SUSPECT = "suspect"
 
 

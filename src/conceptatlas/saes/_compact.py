@@ -1,16 +1,14 @@
 """One tile of features over all rows: the products, and what of them is active. A class per device and precision.
 
-Each is made once per call for its rows, and then called tile by tile. On a CPU the features of a tile are shared out
-among as many threads as torch uses; the kernels release the interpreter's lock.
+Each is made once per call for its rows, and then called tile by tile, by several threads at a time where there are some; the
+kernels release the interpreter's lock.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -19,8 +17,6 @@ from conceptatlas.saes import _kernels, mixed
 from conceptatlas.saes.encoder import Encoder
 from conceptatlas.saes.sparse import SparseColumns
 
-# Sharing out less than this costs more than it saves.
-_MIN_ENTRIES_PER_THREAD = 1 << 19
 # One entry in so many is expected to be a candidate; more only costs another call.
 _EXPECTED_SPARSITY = 40
 # Dot products of one gather on a device.
@@ -45,26 +41,18 @@ class Compact(ABC):
         return torch.mm(self.encoder.W_enc[:, part].t(), self.x_TD.t(), out=out)
 
     @abstractmethod
-    def __call__(self, products_FT: torch.Tensor, part: slice) -> list[SparseColumns]:
-        """Return the entries above the threshold, as blocks of columns from left to right."""
+    def __call__(self, products_FT: torch.Tensor, part: slice) -> SparseColumns:
+        """Return the entries above the threshold, as columns."""
 
 
 class Float32Cpu(Compact):
     """The plain path."""
 
-    def __call__(self, products_FT: torch.Tensor, part: slice) -> list[SparseColumns]:
+    def __call__(self, products_FT: torch.Tensor, part: slice) -> SparseColumns:
         """Mark, then copy."""
         tile = products_FT.numpy()
         bias, threshold = self.bias.numpy()[part], self.threshold.numpy()[part]
-
-        def work(some: slice) -> SparseColumns:
-            return _filled(
-                partial(_kernels.take_above, tile[some], bias[some], threshold[some]),
-                some.stop - some.start,
-                tile.shape[1],
-            )
-
-        return _shared_out(work, tile.shape)
+        return _filled(partial(_kernels.take_above, tile, bias, threshold), *tile.shape)
 
 
 class MixedCpu(Compact):
@@ -77,8 +65,7 @@ class MixedCpu(Compact):
         assert encoder.W_low is not None
         assert encoder.w_norms is not None
         self.W_low, self.w_norms = encoder.W_low, encoder.w_norms
-        self.x_low, norms = mixed.round_rows(x_TD)
-        self.blocks, self.x_norms = mixed.block_maxima(norms), norms.t().contiguous().numpy()
+        self.x_low, self.blocks, self.x_norms = mixed.rounded(x_TD)
         self.x = x_TD.numpy()
         self.weights = encoder.W_enc.t().contiguous().numpy()
 
@@ -86,30 +73,26 @@ class MixedCpu(Compact):
         """As the base class, in bfloat16."""
         return torch.mm(self.W_low[:, part].t(), self.x_low.t(), out=buffer[: part.stop - part.start])
 
-    def __call__(self, products_FT: torch.Tensor, part: slice) -> list[SparseColumns]:
+    def __call__(self, products_FT: torch.Tensor, part: slice) -> SparseColumns:
         """Count candidates, then decide them."""
         reach = mixed.bits_of(mixed.margin(self.w_norms[:, part], self.blocks))
         w_norms = self.w_norms[:, part].t().contiguous().numpy()
         bits = products_FT.view(torch.int16).numpy()
         weights, bias, threshold = self.weights[part], self.bias.numpy()[part], self.threshold.numpy()[part]
-
-        def work(some: slice) -> SparseColumns:
-            take = partial(
-                _kernels.take_decided, bits[some], _bfloat16_numbers(), reach[some], mixed.BLOCK_ROWS, self.x_norms,
-                w_norms[some], mixed.FACTORS, self.x, weights[some], bias[some], threshold[some],
-            )  # fmt: skip
-            return _filled(take, some.stop - some.start, bits.shape[1])
-
-        return _shared_out(work, bits.shape)
+        take = partial(
+            _kernels.take_decided, bits, _bfloat16_numbers(), reach, mixed.BLOCK_ROWS, self.x_norms, w_norms,
+            mixed.FACTORS, self.x, weights, bias, threshold,
+        )  # fmt: skip
+        return _filled(take, *bits.shape)
 
 
 class Float32Device(Compact):
     """Compacts on the device, so that only what is active is copied to the host."""
 
-    def __call__(self, products_FT: torch.Tensor, part: slice) -> list[SparseColumns]:
+    def __call__(self, products_FT: torch.Tensor, part: slice) -> SparseColumns:
         """Compare, and gather."""
         pre_FT = products_FT.add_(self.bias[part, None])
-        return [_gathered(pre_FT, pre_FT > self.threshold[part, None])]
+        return _gathered(pre_FT, pre_FT > self.threshold[part, None])
 
 
 class MixedDevice(Compact):
@@ -130,7 +113,7 @@ class MixedDevice(Compact):
             return torch.mm(W_FD, x_DT, out_dtype=torch.float32)
         return out.copy_(torch.mm(W_FD, x_DT))
 
-    def __call__(self, products_FT: torch.Tensor, part: slice) -> list[SparseColumns]:
+    def __call__(self, products_FT: torch.Tensor, part: slice) -> SparseColumns:
         """Decide again where the margin reaches the threshold, and gather."""
         near = products_FT.abs() <= mixed.margin(self.w_norms[:, part], self.x_norms)
         feature, row = near.nonzero(as_tuple=True)
@@ -139,7 +122,7 @@ class MixedDevice(Compact):
         for first in range(0, len(feature), _DOTS):
             f, t = feature[first : first + _DOTS], row[first : first + _DOTS]
             pre_FT[f, t] = torch.linalg.vecdot(W_FD[f], self.x_TD[t]) + bias[f]
-        return [_gathered(pre_FT, pre_FT > self.threshold[part, None])]
+        return _gathered(pre_FT, pre_FT > self.threshold[part, None])
 
 
 def _gathered(pre_FT: torch.Tensor, active: torch.Tensor) -> SparseColumns:
@@ -155,7 +138,7 @@ def _filled(take: Callable[..., int], n_features: int, n_rows: int) -> SparseCol
     """Call a kernel until it has had room for everything."""
     words = np.zeros(-(-n_rows // _kernels.WORD), np.uint64)
     ends = np.zeros(n_features + 1, np.int64)
-    size = max(n_rows, n_features * n_rows // _EXPECTED_SPARSITY)
+    size = n_rows + n_features * n_rows // _EXPECTED_SPARSITY
     rows, values = np.empty(size, np.int32), np.empty(size, np.float32)
     done = 0
     while (done := take(words, words.view(np.uint8), done, ends, rows, values)) < n_features:
@@ -168,19 +151,3 @@ def _filled(take: Callable[..., int], n_features: int, n_rows: int) -> SparseCol
 def _bfloat16_numbers() -> np.ndarray[tuple[int], np.dtype[np.float32]]:
     """Return the float32 number of every bfloat16 bit pattern, [65536]."""
     return (np.arange(1 << 16, dtype=np.uint32) << 16).view(np.float32)
-
-
-@cache
-def _pool(n_threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(n_threads, thread_name_prefix="compact")
-
-
-def _shared_out(work: Callable[[slice], SparseColumns], shape: tuple[int, ...]) -> list[SparseColumns]:
-    """Run ``work`` over the features of a tile, in parallel where it pays; how they are cut changes no result."""
-    n_features = shape[0]
-    n_threads = max(1, min(torch.get_num_threads(), shape[0] * shape[1] // _MIN_ENTRIES_PER_THREAD, n_features))
-    if n_threads == 1:
-        return [work(slice(0, n_features))]
-    edges = np.linspace(0, n_features, n_threads + 1).astype(int)
-    pieces = [slice(int(a), int(b)) for a, b in pairwise(edges)]
-    return list(_pool(torch.get_num_threads()).map(work, pieces))

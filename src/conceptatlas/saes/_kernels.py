@@ -4,7 +4,7 @@ A tile is [features, rows], so that its entries come out in the order of compres
 loop that the compiler turns into vector instructions marks the rows that count, a byte each; then the marks are walked
 eight at a time, as 64-bit words, and nearly all words are zero.
 
-The entries go to arrays that the caller made as large as seemed enough. A kernel that finds no room for a feature
+The entries go to arrays that the caller made as large as seemed enough. A kernel that may find no room for a feature
 returns that feature, and is called again with larger arrays.
 
 bfloat16 numbers come as their bits, in int16. For a positive bound, ``number <= bound`` is ``bits <= bound's bits``: bits of
@@ -57,17 +57,11 @@ def take_above(
         products = tile[f]
         b = bias[f]
         limit = threshold[f]
-        n = 0
-        for t in range(n_rows):
-            above = products[t] + b > limit
-            marks[t] = above
-            n += above
         at = ends[f]
-        if at + n > rows.shape[0]:
+        if at + n_rows > rows.shape[0]:
             return f
-        ends[f + 1] = at + n
-        if n == 0:
-            continue
+        for t in range(n_rows):
+            marks[t] = products[t] + b > limit
         for i in range(words.shape[0]):
             word = words[i]
             while word != 0:
@@ -76,6 +70,7 @@ def take_above(
                 rows[at] = t
                 values[at] = products[t] + b
                 at += 1
+        ends[f + 1] = at
     return n_features
 
 

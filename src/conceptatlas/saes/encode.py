@@ -18,12 +18,13 @@ import torch
 
 from conceptatlas.base.errors import InputError, WorkError
 from conceptatlas.saes._compact import Compact, Float32Cpu, Float32Device, MixedCpu, MixedDevice
+from conceptatlas.saes._threads import each_in_a_thread, scratch
 from conceptatlas.saes._topk import encode_topk
 from conceptatlas.saes.encoder import Encoder, prepare_rows
 from conceptatlas.saes.sparse import SparseColumns, beside, empty_columns, from_entries
 
-# Entries of one tile: 32 MiB of float32 on a CPU, where it should stay near the cache, and 256 MiB on a GPU.
-_TILE_ENTRIES_CPU = 8 << 20
+# Entries of one tile: 16 MiB of float32 on a CPU, where it should stay near the cache, and 256 MiB on a GPU.
+_TILE_ENTRIES_CPU = 4 << 20
 _TILE_ENTRIES_GPU = 64 << 20
 _MIN_TILE = 64
 
@@ -157,7 +158,7 @@ def _select(columns: SparseColumns, chosen: npt.NDArray[np.int64] | None) -> Spa
 def _encode_threshold(
     x_TD: torch.Tensor, encoder: Encoder, chosen: npt.NDArray[np.int64] | None, tile: int
 ) -> SparseColumns:
-    """Encode tile by tile over features; the compaction runs on the encoder's device."""
+    """Encode tile by tile over features; the compaction runs on the encoder's device, on a CPU a tile per thread."""
     encoder = encoder if chosen is None else _sliced(encoder, torch.from_numpy(chosen).to(encoder.device))
     assert encoder.threshold is not None
     n_features, on_cpu = encoder.d_sae, x_TD.device.type == "cpu"
@@ -167,11 +168,17 @@ def _encode_threshold(
     else:
         compact = Float32Cpu(x_TD, encoder) if on_cpu else Float32Device(x_TD, encoder)
     tile = min(tile, max(n_features, 1))
-    buffer = torch.empty(tile, len(x_TD), device=x_TD.device, dtype=compact.dtype)
-    parts: list[SparseColumns] = []
-    for first in range(0, n_features, tile):
-        part = slice(first, min(first + tile, n_features))
-        parts += compact(compact.products(part, buffer), part)
+    tiles = [slice(first, min(first + tile, n_features)) for first in range(0, n_features, tile)]
+
+    if on_cpu:
+
+        def entries_of(part: slice) -> SparseColumns:
+            return compact(compact.products(part, scratch(tile, len(x_TD), compact.dtype)), part)
+
+        parts = each_in_a_thread(entries_of, tiles)
+    else:
+        buffer = torch.empty(tile, len(x_TD), device=x_TD.device, dtype=compact.dtype)
+        parts = [compact(compact.products(part, buffer), part) for part in tiles]
     entries = beside(parts)
     if encoder.scale is not None and encoder.shift is not None:
         entries = _rescaled(entries, encoder.scale, encoder.shift)

@@ -90,8 +90,11 @@ def check_sae(
     fvu = None
     wanted = target if transcodes else x
     if decoder is not None and wanted is not None:
-        goal = wanted[:MAX_ROWS].flatten(1).float().cpu().numpy()
-        fvu = _fvu(goal[kept], decode_rows(acts, decoder, rows)[kept])
+        goal, found = wanted[:MAX_ROWS].flatten(1).float().cpu(), torch.from_numpy(decode_rows(acts, decoder, rows))
+        if sinks.any():
+            some = torch.from_numpy(kept)
+            goal, found = goal[some], found[some]
+        fvu = _fvu(goal, found)
     status, message = _judge(name, l0, fvu, stated_l0, n_rows)
     return SAECheck(l0, fvu, status, message, n_rows, int(sinks.sum()))
 
@@ -141,10 +144,12 @@ def _rows_of(columns: SparseColumns, n_rows: int) -> sparse.csr_matrix:
     return matrix.tocsr()
 
 
-def _fvu(x: npt.NDArray[np.float32], reconstruction: npt.NDArray[np.float32]) -> float | None:
-    x64 = x.astype(np.float64)
-    total = ((x64 - x64.mean(axis=0)) ** 2).sum()
-    return None if total == 0 else float(((x64 - reconstruction) ** 2).sum() / total)
+def _fvu(x: torch.Tensor, reconstruction: torch.Tensor) -> float | None:
+    """Return the fraction of variance unexplained; float32 differences, summed in float64."""
+    total = (x - x.double().mean(0).float()).square().sum(dtype=torch.float64)
+    if total == 0:
+        return None
+    return float((x - reconstruction).square().sum(dtype=torch.float64) / total)
 
 
 def _judge(name: str, l0: float, fvu: float | None, stated: float | None, n_rows: int) -> tuple[CheckStatus, str]:
