@@ -49,6 +49,18 @@ def test_the_tutorial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     exec(compile(python, str(tutorial), "exec"), {})
 
 
+def test_a_recording_goes_to_an_object_store_and_comes_back_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (python,) = (body for body in blocks(ROOT / "docs" / "scale.md", "python") if "fsspec" in body)
+    recorded = invoke("record", "seeds:caring", "--model", "organism", "--saes", "organism", "--out", "rec")
+    assert recorded.code == 0, recorded.stderr
+    exec(compile(python.replace("s3://bucket", "memory://bucket"), "scale.md", "exec"), {})
+    outcome = invoke("verify", "rec-copy")
+    assert outcome.code == 0, outcome.stderr
+
+
 def test_every_documented_command_exists() -> None:
     import typer
 

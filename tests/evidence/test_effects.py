@@ -224,7 +224,14 @@ def test_saes_given_as_objects_are_found_again(study: tuple[Recording, Ranking, 
 
 def test_the_holdout_is_that_of_the_ranking(study: tuple[Recording, Ranking, Path]) -> None:
     recording, _, folder = study
-    options = {"permutations": 5, "baselines": False, "resplits": 0}
+    options = {
+        "permutations": 5,
+        "baselines": False,
+        "resplits": 0,
+        "min_pearson": -1.0,
+        "min_tpr": 0.0,
+        "max_fpr": 1.0,
+    }
     few = {"top_n": 1, "targets": ["child"], "n_items": 99, "n_controls": 2, "device": "cpu"}
     half = measure_effects(rank(recording, holdout=0.5, **options), recording, **few)  # type: ignore[arg-type]
     assert half.items == {"discovery": 15, "neutral": 15, "strong": 15}

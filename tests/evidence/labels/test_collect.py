@@ -121,7 +121,12 @@ def test_batches_change_nothing(planted: Planted, subject: LanguageSubject, dens
     for one, other in zip(runs[0].features, runs[1].features, strict=True):
         assert facts(one.top) == facts(other.top)
         assert facts(one.silent) == facts(other.silent)
-        assert {d: facts(c) for d, c in one.by_decile.items()} == {d: facts(c) for d, c in other.by_decile.items()}
+        # Which of several equally strong ones falls into which decile is decided by the last bit of a product.
+        deciles = [
+            {d: sorted(round(c.activation, 4) for c in found) for d, found in each.by_decile.items()}
+            for each in (one, other)
+        ]
+        assert deciles[0] == deciles[1]
     assert [c.text for c in runs[0].background] == [c.text for c in runs[1].background]
 
 
