@@ -19,6 +19,8 @@ from conceptatlas.saes.sparse import SparseColumns
 
 # One entry in so many is expected to be a candidate; more only costs another call.
 _EXPECTED_SPARSITY = 40
+# So many entries have room however dense they are: memory that is not touched costs nothing.
+_ALWAYS_ROOM_FOR = 1 << 20
 # Dot products of one gather on a device.
 _DOTS = 1 << 16
 
@@ -138,7 +140,7 @@ def _filled(take: Callable[..., int], n_features: int, n_rows: int) -> SparseCol
     """Call a kernel until it has had room for everything."""
     words = np.zeros(-(-n_rows // _kernels.WORD), np.uint64)
     ends = np.zeros(n_features + 1, np.int64)
-    size = n_rows + n_features * n_rows // _EXPECTED_SPARSITY
+    size = min(n_features * n_rows, max(n_rows + n_features * n_rows // _EXPECTED_SPARSITY, _ALWAYS_ROOM_FOR))
     rows, values = np.empty(size, np.int32), np.empty(size, np.float32)
     done = 0
     while (done := take(words, words.view(np.uint8), done, ends, rows, values)) < n_features:
