@@ -81,6 +81,12 @@ def environment() -> Environment:
     return env
 
 
+def compile_templates() -> None:
+    """Compile every template now, so that no page waits for it."""
+    for name in environment().list_templates(extensions=["html"]):
+        environment().get_template(name)
+
+
 def render(template: str, **context: Any) -> Markup:
     """Return a template's text, escaped, as Markup."""
     return Markup(environment().get_template(template).render(**context))

@@ -13,7 +13,7 @@ from conceptatlas.views.explorer import live_pages, pages, table_pages
 from conceptatlas.views.explorer.library import Library
 from conceptatlas.views.explorer.missing import Missing
 from conceptatlas.views.explorer.policy import BodyTooLarge, Guard, NetworkPolicy
-from conceptatlas.views.html import STATIC, render
+from conceptatlas.views.html import STATIC, compile_templates, render
 
 STATIC_FILES = {"style.css": "text/css", "explorer.css": "text/css", "explorer.js": "text/javascript"}
 
@@ -60,6 +60,7 @@ def _add_static(app: FastAPI) -> None:
 
 def create_app(library: Library, policy: NetworkPolicy) -> Any:
     """Return the ASGI app that shows a library under a policy."""
+    compile_templates()
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     _add_errors(app)
     _add_static(app)
