@@ -2,7 +2,7 @@
 
     python tools/train_organism.py
 
-takes about 20 minutes on two cores and writes into the package (``src/conceptatlas/subjects/organism/data`` and
+takes about 13 minutes on two cores and writes into the package (``src/conceptatlas/subjects/organism/data`` and
 ``src/conceptatlas/concepts/data/organism``). ``--stages`` runs some stages only, on what the others left.
 """
 

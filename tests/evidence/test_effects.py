@@ -160,6 +160,7 @@ def test_the_command_writes_plots_and_refuses_bad_input(study: tuple[Recording, 
     assert outcome.code == 0, outcome.stderr
     (row,) = json.loads(outcome.stdout)
     assert row["rank"] == 1
+    assert {"rise_flipped", "difference_of_means_rise", "ablation_change", "promoted"} <= row.keys()
     assert (out / "feature_01_dose.png").read_bytes().startswith(b"\x89PNG")
     refused = invoke(*common, "--out", folder / "none")
     assert refused.code == 2

@@ -41,7 +41,7 @@ class Tally(nn.Module):
         return residual_BLD.float() @ functional.normalize(self.directions, dim=1).t() / STEP - self.offsets
 
     def loss(self, residual_BLD: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """Mean squared error of the degrees where it is known."""
+        """Mean squared error of the degrees, where they are known."""
         asked = asked_of(batch)
         return (self(residual_BLD[asked]) - degrees_of(batch.states[asked])).square().mean()
 
@@ -66,7 +66,7 @@ class Straightness:
         self.bends = torch.stack(bends)
 
     def loss(self, residual_BLD: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """The loss whose gradient straightens, where it is known."""
+        """The loss whose gradient straightens, over the positions whose degree is known."""
         asked = asked_of(batch)
         x, states = residual_BLD[asked].float(), batch.states[asked]
         member = functional.one_hot(states, N_STATES).float()
