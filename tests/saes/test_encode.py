@@ -246,7 +246,8 @@ def test_encoding_in_threads_leaves_torch_its_own_threads_and_takes_one_core_eac
 
 
 def test_scratch_is_used_again_and_grows() -> None:
-    first = scratch(3, 5, torch.float64)
-    assert scratch(5, 3, torch.float64).data_ptr() == first.data_ptr()
-    assert scratch(100, 100, torch.float64).shape == (100, 100)
-    assert scratch(3, 5, torch.float16).dtype == torch.float16
+    first = scratch("test", (3, 5), torch.float64)
+    assert scratch("test", (15,), torch.float64).data_ptr() == first.data_ptr()
+    assert scratch("other", (3, 5), torch.float64).data_ptr() != first.data_ptr()
+    assert scratch("test", (100, 100), torch.float64).shape == (100, 100)
+    assert scratch("test", (3, 5), torch.float16).dtype == torch.float16

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from conceptatlas.base.errors import InputError
 from conceptatlas.saes import encode_rows, resolve_saes
-from conceptatlas.saes._compact import MixedDevice
+from conceptatlas.saes._device import MixedDevice
 from conceptatlas.saes.architectures import build_encoder
 from conceptatlas.saes.encoder import Encoder, prepare_rows, threshold_encoder
 from conceptatlas.saes.mixed import BLOCK_ROWS, block_maxima, margin, round_rows, rounded, to_mixed
@@ -112,7 +112,7 @@ def test_the_device_path_agrees() -> None:
     device = MixedDevice(prepare_rows(x, mixed), mixed)
     buffer = torch.empty(200, 301)
     parts = (slice(0, 150), slice(150, 200))
-    found = beside([device(device.products(part, buffer), part) for part in parts])
+    found = beside([device.active(device.products(part, buffer), part) for part in parts])
     near = distance(x, encoder) < 4
     np.testing.assert_array_equal((found.to_dense(301) != 0)[~near], exact_active(x, encoder)[~near])
 

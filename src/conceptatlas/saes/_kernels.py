@@ -1,11 +1,9 @@
 """Compiled loops over a tile of products: pick what is active. Pure arrays, no files, no torch.
 
-A tile is [features, rows], so that its entries come out in the order of compressed sparse columns. For each feature, a
-loop that the compiler turns into vector instructions marks the rows that count, a byte each; then the marks are walked
-eight at a time, as 64-bit words, and nearly all words are zero.
+A tile is [rows, features], and its entries come out row by row; :func:`into_columns` then deals them out to their columns,
+in which rows ascend because they came in that order. Sixty-four features are compared at once, and nearly all are below.
 
-The entries go to arrays that the caller made as large as seemed enough. A kernel that may find no room for a feature
-returns that feature, and is called again with larger arrays.
+The arrays for entries have room for a whole tile: memory that is not touched costs nothing.
 
 bfloat16 numbers come as their bits, in int16. For a positive bound, ``number <= bound`` is ``bits <= bound's bits``: bits of
 positive numbers order as the numbers do, and those of negative numbers are negative. So comparing needs no conversion.
@@ -17,11 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-WORD = 8
-# The lowest mark of a word stands alone in ``w & (~w + 1)`` = 2^(8k); times this, its highest three bits are k.
-_WHICH = np.uint64(sum(k << (61 - 8 * k) for k in range(WORD)))
+from conceptatlas.saes._masks import LANES, at_most, lowest, sum_above
+
 _ONE = np.uint64(1)
-_TOP = np.uint64(61)
 
 
 @njit(nogil=True, cache=True)
@@ -29,49 +25,66 @@ def take_above(
     tile: npt.NDArray[np.float32],
     bias: npt.NDArray[np.float32],
     threshold: npt.NDArray[np.float32],
-    words: npt.NDArray[np.uint64],
-    marks: npt.NDArray[np.uint8],
-    first: int,
-    ends: npt.NDArray[np.int64],
-    rows: npt.NDArray[np.int32],
+    counts: npt.NDArray[np.int64],
+    ends: npt.NDArray[np.int32],
+    features: npt.NDArray[np.uint16],
     values: npt.NDArray[np.float32],
 ) -> int:
-    """Copy row and ``tile + bias`` where that is above the threshold, from feature ``first`` on.
+    """Copy ``tile + bias`` where that is above the threshold.
 
     Args:
-        tile: [F, T].
+        tile: [R, F].
         bias: [F].
         threshold: [F].
-        words: [ceil(T / 8)], zeros.
-        marks: The same bytes, one by one.
-        first: The feature to go on with.
-        ends: [F+1]; ``ends[f+1]`` is set to the end of feature f's entries, which begin at ``ends[f]``.
-        rows: Where the rows go.
-        values: Where the pre-activations go.
+        counts: [F], zeros; set to the entries of each feature.
+        ends: [R], set to where each row's entries end.
+        features: [R F], where the features go.
+        values: [R F], where the pre-activations go.
 
     Returns:
-        The feature for which there was no room, or F.
+        The number of entries.
     """
-    n_features, n_rows = tile.shape
-    for f in range(first, n_features):
-        products = tile[f]
-        b = bias[f]
-        limit = threshold[f]
-        at = ends[f]
-        if at + n_rows > rows.shape[0]:
-            return f
-        for t in range(n_rows):
-            marks[t] = products[t] + b > limit
-        for i in range(words.shape[0]):
-            word = words[i]
-            while word != 0:
-                t = WORD * i + int(((word & (~word + _ONE)) * _WHICH) >> _TOP)
-                word &= word - _ONE
-                rows[at] = t
-                values[at] = products[t] + b
-                at += 1
-        ends[f + 1] = at
-    return n_features
+    n_rows, n_features = tile.shape
+    n = 0
+    for t in range(n_rows):
+        products = tile[t]
+        for first in range(0, n_features, LANES):
+            if first + LANES <= n_features:
+                mask = sum_above(products, bias, threshold, first)
+            else:
+                mask = np.uint64(0)
+                for f in range(first, n_features):
+                    mask |= np.uint64(products[f] + bias[f] > threshold[f]) << np.uint64(f - first)
+            while mask != 0:
+                f = first + lowest(mask)
+                mask &= mask - _ONE
+                features[n] = f
+                values[n] = products[f] + bias[f]
+                counts[f] += 1
+                n += 1
+        ends[t] = n
+    return n
+
+
+@njit(nogil=True, cache=True)
+def into_columns(
+    first_row: int,
+    ends: npt.NDArray[np.int32],
+    features: npt.NDArray[np.uint16],
+    values: npt.NDArray[np.float32],
+    at: npt.NDArray[np.int64],
+    column_rows: npt.NDArray[np.int32],
+    column_values: npt.NDArray[np.float32],
+) -> None:
+    """Deal the entries of rows from ``first_row`` on out to columns; ``at`` [F], each column's next place, is moved on."""
+    i = 0
+    for t in range(ends.shape[0]):
+        while i < ends[t]:
+            place = at[features[i]]
+            column_rows[place] = first_row + t
+            column_values[place] = values[i]
+            at[features[i]] = place + 1
+            i += 1
 
 
 @njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"})
@@ -86,7 +99,6 @@ def _dot(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> np.float32:
 @njit(nogil=True, cache=True)
 def take_decided(
     bits: npt.NDArray[np.int16],
-    numbers: npt.NDArray[np.float32],
     reach: npt.NDArray[np.int16],
     block: int,
     x_norms: npt.NDArray[np.float32],
@@ -96,88 +108,78 @@ def take_decided(
     weights: npt.NDArray[np.float32],
     bias: npt.NDArray[np.float32],
     threshold: npt.NDArray[np.float32],
-    words: npt.NDArray[np.uint64],
-    marks: npt.NDArray[np.uint8],
-    first: int,
-    ends: npt.NDArray[np.int64],
-    rows: npt.NDArray[np.int32],
+    counts: npt.NDArray[np.int64],
+    ends: npt.NDArray[np.int32],
+    features: npt.NDArray[np.uint16],
     values: npt.NDArray[np.float32],
 ) -> int:
     """Decide by how much bfloat16 products lie *below* the threshold; where that is not sure, a float32 product tells.
 
     Args:
-        bits: [F, T], threshold minus pre-activation, as bfloat16 bits.
-        numbers: [65536], the float32 number of every bit pattern.
-        reach: [F, ceil(T / block)], bits of how far ``bits`` may be wrong, for each block of rows.
+        bits: [R, F], threshold minus pre-activation, as bfloat16 bits.
+        reach: [ceil(R / block), F], bits of how far ``bits`` may be wrong, for each block of rows.
         block: Rows of a block.
-        x_norms: [T, 4], from which a candidate's own margin is computed.
+        x_norms: [R, 4], from which a candidate's own margin is computed.
         w_norms: [F, 4], likewise.
         factors: Of the bound that always holds, and of the one that almost always does.
-        x: [T, D] rows.
+        x: [R, D] rows.
         weights: [F, D].
         bias: [F].
         threshold: [F].
-        words: As for :func:`take_above`, like all that follow.
-        marks: As above.
-        first: As above.
+        counts: As for :func:`take_above`, like all that follow.
         ends: As above.
-        rows: As above.
+        features: As above.
         values: As above.
 
     Returns:
-        The feature for which there was no room, or F.
+        The number of entries.
     """
-    n_features, n_rows = bits.shape
+    n_rows, n_features = bits.shape
     always = np.float32(factors[0])
     almost = np.float32(factors[1])
-    unsure = np.empty(n_rows + 1, np.int64)
-    for f in range(first, n_features):
-        n = 0
-        for g in range(reach.shape[1]):
-            bound = reach[f, g]
-            some = bits[f, g * block : (g + 1) * block]
-            theirs = marks[g * block : (g + 1) * block]
-            for t in range(some.shape[0]):
-                candidate = some[t] <= bound
-                theirs[t] = candidate
-                n += candidate
-        at = ends[f]
-        if at + n > rows.shape[0]:
-            return f
-        if n == 0:
-            ends[f + 1] = at
-            continue
-        below = bits[f]
-        w = weights[f]
-        b = bias[f]
-        limit = threshold[f]
-        v = w_norms[f]
+    unsure = np.empty(n_features, np.int64)
+    n = 0
+    for t in range(n_rows):
+        below = bits[t]
+        bound = reach[t // block]
+        a = x_norms[t]
+        begin = n
         n_unsure = 0
-        for i in range(words.shape[0]):
-            word = words[i]
-            while word != 0:
-                t = WORD * i + int(((word & (~word + _ONE)) * _WHICH) >> _TOP)
-                word &= word - _ONE
-                short = numbers[np.uint16(below[t])]
-                a = x_norms[t]
+        for first in range(0, n_features, LANES):
+            if first + LANES <= n_features:
+                mask = at_most(below, bound, first)
+            else:
+                mask = np.uint64(0)
+                for f in range(first, n_features):
+                    mask |= np.uint64(below[f] <= bound[f]) << np.uint64(f - first)
+            while mask != 0:
+                f = first + lowest(mask)
+                mask &= mask - _ONE
+                short = np.int32(np.int32(below[f]) << 16).view(np.float32)
+                v = w_norms[f]
                 own = min(always * (v[0] * a[1] + v[1] * a[0]), almost * np.sqrt(v[2] * a[3] + v[3] * a[2]))
                 if short > own:
                     continue
-                rows[at] = t
-                values[at] = limit - short
-                unsure[n_unsure] = at
+                features[n] = f
+                values[n] = threshold[f] - short
+                unsure[n_unsure] = n
                 n_unsure += short >= -own
-                at += 1
-        # One after the other, with nothing between that depends on them: the processor then fetches rows ahead.
+                n += 1
+        # One after the other, with nothing between that depends on them: the processor then fetches weights ahead.
         for i in range(n_unsure):
-            values[unsure[i]] = _dot(x[rows[unsure[i]]], w) + b
-        end = ends[f]
-        for i in range(ends[f], at):
-            rows[end] = rows[i]
-            values[end] = values[i]
-            end += values[i] > limit
-        ends[f + 1] = end
-    return n_features
+            f = features[unsure[i]]
+            values[unsure[i]] = _dot(x[t], weights[f]) + bias[f]
+        end = n
+        n = begin
+        for i in range(begin, end):
+            f = features[i]
+            if values[i] > threshold[f]:
+                features[n] = f
+                values[n] = values[i]
+                counts[f] += 1
+                n += 1
+        ends[t] = n
+    return n
 
 
 @njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"})

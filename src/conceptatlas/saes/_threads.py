@@ -6,6 +6,7 @@ every tile costs two hand-overs. With a tile per thread nothing waits. Which thr
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,14 +21,14 @@ R = TypeVar("R")
 _kept = threading.local()
 
 
-def scratch(rows: int, columns: int, dtype: torch.dtype) -> torch.Tensor:
-    """Return this thread's scratch [rows, columns], to be overwritten; fresh memory for every tile costs as much as a read."""
-    size = rows * columns
-    flat: torch.Tensor | None = getattr(_kept, str(dtype), None)
-    if flat is None or len(flat) < size:
+def scratch(use: str, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """Return this thread's scratch for one use, to be overwritten; fresh memory for every tile costs as much as a read."""
+    size = math.prod(shape)
+    flat: torch.Tensor | None = getattr(_kept, use, None)
+    if flat is None or len(flat) < size or flat.dtype != dtype:
         flat = torch.empty(size, dtype=dtype)
-        setattr(_kept, str(dtype), flat)
-    return flat[:size].view(rows, columns)
+        setattr(_kept, use, flat)
+    return flat[:size].view(shape)
 
 
 def each_in_a_thread(work: Callable[[T], R], parts: Sequence[T]) -> list[R]:

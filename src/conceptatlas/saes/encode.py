@@ -1,7 +1,7 @@
 """Rows in, sparse activations out: one large product per tile of features, compacted at once.
 
 The dense [T, F] matrix never exists: a tile of it is made, what is active is copied out, and the next tile overwrites
-it. Tile sizes follow from the number of rows alone, so that the same rows give the same bytes.
+it. Tile sizes follow from the number of rows and the kind of device alone, so that the same rows give the same bytes.
 
 ``encode_dense`` is the slow and obvious version of the same formulas.
 """
@@ -17,15 +17,15 @@ import numpy.typing as npt
 import torch
 
 from conceptatlas.base.errors import InputError, WorkError
-from conceptatlas.saes._compact import Compact, Float32Cpu, Float32Device, MixedCpu, MixedDevice
-from conceptatlas.saes._threads import each_in_a_thread, scratch
+from conceptatlas.saes._cpu import TILE_FEATURES, encode_on_cpu
+from conceptatlas.saes._device import encode_on_device
 from conceptatlas.saes._topk import encode_topk
 from conceptatlas.saes.encoder import Encoder, prepare_rows
-from conceptatlas.saes.sparse import SparseColumns, beside, empty_columns, from_entries
+from conceptatlas.saes.sparse import SparseColumns, empty_columns, from_entries
 
-# Entries of one tile: 16 MiB of float32 on a CPU, where it should stay near the cache, and 256 MiB on a GPU.
-_TILE_ENTRIES_CPU = 4 << 20
+# Entries of one tile: 256 MiB of float32 on a GPU; for the TopK kinds 16 MiB on a CPU, which should stay near the cache.
 _TILE_ENTRIES_GPU = 64 << 20
+_TILE_ENTRIES_TOPK_CPU = 4 << 20
 _MIN_TILE = 64
 
 
@@ -44,7 +44,7 @@ def encode_rows(
         columns: Features to return, in this order (``indptr`` then has ``len(columns) + 1`` entries; give them their
             places with :func:`~conceptatlas.saes.sparse.spread_columns`). Threshold encoders compute only these;
             TopK kinds must encode all (``encoder.needs_all_columns``).
-        tile_features: Features per tile (TopK kinds: rows per tile are derived from it); by default from T.
+        tile_features: Features per tile (threshold kinds only); by default as :func:`tile_size` says.
 
     Returns:
         Sparse columns over T rows; float32 values in the SAE's own units.
@@ -57,10 +57,17 @@ def encode_rows(
     if len(x) == 0:
         return empty_columns(encoder.d_sae if chosen is None else len(chosen))
     with torch.no_grad():
-        x_TD = prepare_rows(x, encoder)
         if encoder.needs_all_columns:
-            return _select(encode_topk(x_TD, encoder, tile_size(encoder.d_sae, x_TD.device)), chosen)
-        return _encode_threshold(x_TD, encoder, chosen, tile_features or tile_size(len(x_TD), x_TD.device))
+            return _select(encode_topk(prepare_rows(x, encoder), encoder, _topk_rows(encoder)), chosen)
+        some = encoder if chosen is None else _sliced(encoder, torch.from_numpy(chosen).to(encoder.device))
+        tile = tile_features or tile_size(len(x), encoder.device)
+        if encoder.device.type == "cpu":
+            entries = encode_on_cpu(x, some, tile)
+        else:
+            entries = encode_on_device(prepare_rows(x, some), some, tile)
+    if some.scale is None or some.shift is None:
+        return entries
+    return _rescaled(entries, some.scale, some.shift)
 
 
 def encode_sequences(
@@ -111,9 +118,20 @@ def encode_sequences(
 
 
 def tile_size(n_rows: int, device: torch.device) -> int:
-    """Return how many features a tile over ``n_rows`` rows has (a function of the data and the kind of device)."""
-    entries = _TILE_ENTRIES_CPU if device.type == "cpu" else _TILE_ENTRIES_GPU
-    return max(_MIN_TILE, entries // max(n_rows, 1) // _MIN_TILE * _MIN_TILE)
+    """Return how many features of a threshold encoder are taken at a time over ``n_rows`` rows."""
+    if device.type == "cpu":
+        return TILE_FEATURES
+    return _fitting(_TILE_ENTRIES_GPU, n_rows)
+
+
+def _topk_rows(encoder: Encoder) -> int:
+    """Return how many rows are taken at a time where all features of a row are needed at once."""
+    on_cpu = encoder.device.type == "cpu"
+    return _fitting(_TILE_ENTRIES_TOPK_CPU if on_cpu else _TILE_ENTRIES_GPU, encoder.d_sae)
+
+
+def _fitting(entries: int, width: int) -> int:
+    return max(_MIN_TILE, entries // max(width, 1) // _MIN_TILE * _MIN_TILE)
 
 
 def encode_dense(x: torch.Tensor, encoder: Encoder) -> torch.Tensor:
@@ -153,36 +171,6 @@ def _select(columns: SparseColumns, chosen: npt.NDArray[np.int64] | None) -> Spa
     if not picked:
         return empty_columns(0)
     return SparseColumns(indptr, np.concatenate([r for r, _ in picked]), np.concatenate([v for _, v in picked]))
-
-
-def _encode_threshold(
-    x_TD: torch.Tensor, encoder: Encoder, chosen: npt.NDArray[np.int64] | None, tile: int
-) -> SparseColumns:
-    """Encode tile by tile over features; the compaction runs on the encoder's device, on a CPU a tile per thread."""
-    encoder = encoder if chosen is None else _sliced(encoder, torch.from_numpy(chosen).to(encoder.device))
-    assert encoder.threshold is not None
-    n_features, on_cpu = encoder.d_sae, x_TD.device.type == "cpu"
-    compact: Compact
-    if encoder.W_low is not None:
-        compact = MixedCpu(x_TD, encoder) if on_cpu else MixedDevice(x_TD, encoder)
-    else:
-        compact = Float32Cpu(x_TD, encoder) if on_cpu else Float32Device(x_TD, encoder)
-    tile = min(tile, max(n_features, 1))
-    tiles = [slice(first, min(first + tile, n_features)) for first in range(0, n_features, tile)]
-
-    if on_cpu:
-
-        def entries_of(part: slice) -> SparseColumns:
-            return compact(compact.products(part, scratch(tile, len(x_TD), compact.dtype)), part)
-
-        parts = each_in_a_thread(entries_of, tiles)
-    else:
-        buffer = torch.empty(tile, len(x_TD), device=x_TD.device, dtype=compact.dtype)
-        parts = [compact(compact.products(part, buffer), part) for part in tiles]
-    entries = beside(parts)
-    if encoder.scale is not None and encoder.shift is not None:
-        entries = _rescaled(entries, encoder.scale, encoder.shift)
-    return entries
 
 
 def _sliced(encoder: Encoder, index: torch.Tensor) -> Encoder:

@@ -199,12 +199,13 @@ def normalise_rows(x_TD: torch.Tensor, normalisation: Normalisation) -> torch.Te
     return x_TD if scale is None else x_TD / scale
 
 
-def prepare_rows(x: torch.Tensor, encoder: Encoder) -> torch.Tensor:
+def prepare_rows(x: torch.Tensor, encoder: Encoder, first_row: int = 0) -> torch.Tensor:
     """Return float32 [T, D] rows, normalised and centred, ready for the product with ``W_enc``.
 
     Args:
         x: [T, D], or [T, heads, d_head] as ``hook_z`` gives it (then flattened, heads first); any float type.
         encoder: Says what is to be done.
+        first_row: How messages number the first of the rows.
 
     Raises:
         InputError: The width is not the encoder's.
@@ -221,5 +222,5 @@ def prepare_rows(x: torch.Tensor, encoder: Encoder) -> torch.Tensor:
     # One pass in the usual case: a sum is finite only if all its terms are (and may overflow though they are).
     if not bool(torch.isfinite(x_TD.sum())) and not bool(torch.isfinite(x_TD).all()):
         bad = int((~torch.isfinite(x_TD)).any(dim=1).nonzero()[0])
-        raise WorkError(f"Row {bad} of the hidden states is not finite; run the model in float32 or bfloat16.")
+        raise WorkError(f"Row {first_row + bad} of the hidden states is not finite; run the model in float32 or bfloat16.")
     return x_TD.contiguous()

@@ -104,7 +104,7 @@ def _norms(exact: torch.Tensor, low: torch.Tensor) -> torch.Tensor:
 
 
 def margin(w_norms: torch.Tensor, x_norms: torch.Tensor) -> torch.Tensor:
-    """Return how far a bfloat16 product may lie from the float32 one, [F, B].
+    """Return how far a bfloat16 product may lie from the float32 one, [F, B]; with the arguments changed over, [B, F].
 
     Args:
         w_norms: [4, F], of the weights.
