@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +14,11 @@ from hypothesis import strategies as st
 
 from conceptatlas.base.errors import InputError
 from conceptatlas.saes import encode_rows, resolve_saes
+from conceptatlas.saes._cpu import MixedTiles, _last, _ready
 from conceptatlas.saes._device import MixedDevice
 from conceptatlas.saes.architectures import build_encoder
 from conceptatlas.saes.encoder import Encoder, prepare_rows, threshold_encoder
-from conceptatlas.saes.mixed import BLOCK_ROWS, block_maxima, margin, round_rows, rounded, to_mixed
+from conceptatlas.saes.mixed import BLOCK_ROWS, block_maxima, margin, round_rows, to_mixed
 from conceptatlas.saes.sparse import beside
 from tests.helpers.tiny_saes import tiny_parts, write_saelens
 
@@ -162,15 +165,30 @@ def test_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
             np.testing.assert_array_equal(a, b)
 
 
-def test_rows_are_rounded_once_for_saes_of_one_site_and_again_when_they_change() -> None:
-    x = torch.randn(300, 24, generator=torch.Generator().manual_seed(0))
-    first = rounded(x)
-    assert rounded(x) is first
-    assert rounded(x.clone()) is not first
+def test_rows_are_made_ready_once_for_saes_of_one_site_and_again_when_they_change() -> None:
+    x, encoder = case(300, 24, 40)
+    tiles, blocks = MixedTiles(to_mixed(encoder)), [slice(0, 256), slice(256, 300)]
+
+    def low(make: MixedTiles, rows: torch.Tensor) -> torch.Tensor:
+        ready = _ready(make, rows, blocks)
+        assert torch.equal(torch.cat([block.x for block in ready]), prepare_rows(rows, make.encoder))
+        assert ready[0].low is not None
+        return ready[0].low
+
+    first = low(tiles, x)
+    assert low(MixedTiles(to_mixed(encoder)), x) is first
+    assert low(tiles, x.clone()) is not first
+    before = low(tiles, x)
     x[0] = 100.0
-    again = rounded(x)
-    assert again is not first
-    assert torch.equal(again[0][0, :24], x[0].bfloat16())
+    again = low(tiles, x)
+    assert again is not before
+    assert torch.equal(again[0, :24], x[0].bfloat16())
+    centred = MixedTiles(to_mixed(replace(encoder, b_dec=torch.ones(24))))
+    assert low(centred, x) is not again
+    gone = weakref.ref(x)
+    del x
+    assert gone() is None, "what is kept must not keep the rows"
+    assert not _last
 
 
 @pytest.mark.gpu

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,7 +9,7 @@ from pydantic import BaseModel
 
 from conceptatlas.base.errors import WorkError
 from conceptatlas.saes.encode import encode_rows
-from conceptatlas.saes.selfcheck import check_sae
+from conceptatlas.saes.selfcheck import CheckRows, check_sae
 from conceptatlas.saes.sparse import SparseColumns
 from conceptatlas.subjects.sites import Site
 
@@ -33,14 +32,6 @@ class CheckRecord(BaseModel):
     rows: int = 0
 
 
-@dataclass(frozen=True)
-class CheckRows:
-    """The first rows at the site that an SAE reads and, for a transcoder, at the one it writes."""
-
-    x_TD: torch.Tensor
-    target_TD: torch.Tensor | None
-
-
 def output_site(source: SAESource) -> Site | None:
     """Return where a transcoder writes; None for an SAE, which writes where it reads."""
     name = getattr(source, "site_out", None)
@@ -50,10 +41,12 @@ def output_site(source: SAESource) -> Site | None:
 
 
 def check_rows(source: SAESource, states: dict[str, torch.Tensor]) -> CheckRows:
-    """Pick the first rows that the check of one SAE needs."""
+    """Pick the first rows that the check of one SAE needs, at the site that it reads and the one it writes."""
     out = output_site(source)
     return CheckRows(
-        states[str(Site.parse(source.site))][:CHECK_ROWS], None if out is None else states[str(out)][:CHECK_ROWS]
+        states[str(Site.parse(source.site))][:CHECK_ROWS],
+        None if out is None else states[str(out)][:CHECK_ROWS],
+        transcodes=out is not None,
     )
 
 
@@ -76,18 +69,16 @@ def self_check(
     if columns is None:
         if loaded.encoder is None:
             return CheckRecord(message="Not judged: it is encoded in whole sequences, and not all of it was kept.")
-        columns = encode_rows(rows.x_TD, loaded.encoder)
+        columns = encode_rows(rows.x, loaded.encoder)
     elif first_row:
         columns = columns._replace(rows=columns.rows - first_row)
     found = check_sae(
         columns,
         loaded.decoder,
-        rows.x_TD,
+        rows,
         name=f"{source.release}/{source.sae_id}" if source.release else source.sae_id,
         stated_l0=source.average_l0,
         k=None if loaded.encoder is None else loaded.encoder.k,
-        target=rows.target_TD,
-        transcodes=output_site(source) is not None,
     )
     if found.status == SUSPECT and strict:
         raise WorkError(found.message)

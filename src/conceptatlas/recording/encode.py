@@ -126,4 +126,4 @@ def encode_sequences_of(
 def _renumbered(columns: SparseColumns, only: npt.NDArray[np.int64] | None, first_row: int) -> SparseColumns:
     """Give rows the recording's numbers."""
     rows = columns.rows if only is None else only[columns.rows].astype(np.int32)
-    return columns._replace(rows=rows + np.int32(first_row))
+    return columns._replace(rows=rows + np.int32(first_row) if first_row else rows)

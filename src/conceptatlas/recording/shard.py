@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from conceptatlas.base.errors import InputError, WorkError
-from conceptatlas.recording.check import check_rows, self_check
+from conceptatlas.recording.check import CheckRows, check_rows, output_site, self_check
 from conceptatlas.recording.encode import LoadedSAE, encode_sequences_of, encode_states, load_sae, with_decoder
 from conceptatlas.recording.forward import row_norms, shard_states, to_numpy
 from conceptatlas.recording.job import Job
@@ -75,6 +76,14 @@ class States:
 
     rows: dict[str, torch.Tensor]
     tokens: dict[str, list[torch.Tensor]]
+    _checked: dict[tuple[Site, Site | None], CheckRows] = field(default_factory=dict)
+
+    def check_rows(self, source: SAESource) -> CheckRows:
+        """Return the rows that an SAE is checked on, the same for all SAEs of a site."""
+        sites = Site.parse(source.site), output_site(source)
+        if sites not in self._checked:
+            self._checked[sites] = check_rows(source, self.rows)
+        return self._checked[sites]
 
 
 def run_shard(job: Job, shard: int, loaders: Loaders, tick: Callable[[str], None]) -> None:
@@ -88,22 +97,39 @@ def run_shard(job: Job, shard: int, loaders: Loaders, tick: Callable[[str], None
     if not missing and job.work.has_piece(shard, HIDDEN_PIECE):
         return
     writer = BackgroundWriter()
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="load") as pool:
+    # On a CPU one SAE's tiles fill the gaps that another leaves: where it waits for its last tile, and in its check.
+    at_once = 2 if job.options.device == "cpu" and all(source.is_row_wise for source in missing) else 1
+    with _pool(1, "load") as loader, _pool(at_once, "encode-sae") as encoders:
         try:
-            loading = [pool.submit(loaders.encoders.get, source, shard) for source in missing[:1]]
+            loading = [loader.submit(loaders.encoders.get, source, shard) for source in missing[:1]]
             states = _forward(job, shard, missing, loaders.subject())
             _submit_hidden(job, shard, states.rows, writer)
-            for number, source in enumerate(missing):
+            encoding: deque[tuple[str, Future[None]]] = deque()
+            for number in range(len(missing)):
                 loaded = loading.pop().result()
                 loading += [
-                    pool.submit(loaders.encoders.get, source, shard) for source in missing[number + 1 : number + 2]
+                    loader.submit(loaders.encoders.get, source, shard) for source in missing[number + 1 : number + 2]
                 ]
-                _encode_one(job, shard, loaded, states, writer)
-                tick(source.slug)
+                encoding.append(
+                    (loaded.source.slug, encoders.submit(_encode_one, job, shard, loaded, states, writer))
+                )
+                if len(encoding) == at_once:
+                    _wait(*encoding.popleft(), tick)
+            for under_way in encoding:
+                _wait(*under_way, tick)
         except BaseException:
             writer.abandon()
             raise
         writer.close()
+
+
+def _pool(size: int, name: str) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=size, thread_name_prefix=name)
+
+
+def _wait(slug: str, encoding: Future[None], tick: Callable[[str], None]) -> None:
+    encoding.result()
+    tick(slug)
 
 
 def _forward(job: Job, shard: int, missing: list[SAESource], subject: LanguageSubject) -> States:
@@ -146,17 +172,21 @@ def _submit_hidden(job: Job, shard: int, states: dict[str, torch.Tensor], writer
 
 
 def _encode_one(job: Job, shard: int, loaded: LoadedSAE, states: States, writer: BackgroundWriter) -> None:
-    """Encode one SAE over a shard and queue its piece."""
+    """Encode one SAE over a shard, check it, and queue its piece."""
     source = loaded.source
     first_row = job.plan.row_range(shard)[0]
     columns = _encoded(job, shard, loaded, states, first_row)
     facts: dict[str, object] = {"nnz": columns.nnz}
     if shard == 0:
         everything = job.options.keep != "final" and job.options.features is None
-        rows = check_rows(source, states.rows)
-        facts["check"] = self_check(
-            loaded, rows, columns if everything else None, first_row=first_row, strict=job.strict
-        ).model_dump()
+        found = self_check(
+            loaded,
+            states.check_rows(source),
+            columns if everything else None,
+            first_row=first_row,
+            strict=job.strict,
+        )
+        facts["check"] = found.model_dump()
 
     def write() -> None:
         job.work.write_piece(shard, SAE_PREFIX + source.slug, piece_of(job, columns), facts)

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from threading import BoundedSemaphore
+from threading import BoundedSemaphore, Lock
 
 # Pieces that wait to be written while the next SAE is encoded.
 WAITING_PIECES = 2
 
 
 class BackgroundWriter:
-    """Writes pieces in a thread of its own; at most ``WAITING_PIECES`` wait. An error shows at the next call."""
+    """Writes pieces, of any thread, in a thread of its own; at most ``WAITING_PIECES`` wait. An error shows at the next call."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="write")
         self._room = BoundedSemaphore(WAITING_PIECES)
         self._futures: list[Future[None]] = []
+        self._lock = Lock()
 
     def submit(self, task: Callable[[], None]) -> None:
         """Queue a task, waiting for room; raise what an earlier one raised."""
         self._room.acquire()
-        self._raise_failed()
-        self._futures.append(self._pool.submit(self._run, task))
+        with self._lock:
+            self._raise_failed()
+            self._futures.append(self._pool.submit(self._run, task))
 
     def _run(self, task: Callable[[], None]) -> None:
         try:

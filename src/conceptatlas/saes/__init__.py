@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     from conceptatlas.saes.loading import decoder_of, encoder_of
     from conceptatlas.saes.registry import neuronpedia_url
     from conceptatlas.saes.resolving import resolve_saes
-    from conceptatlas.saes.selfcheck import SAECheck, check_sae, sink_rows
+    from conceptatlas.saes.selfcheck import CheckRows, SAECheck, check_sae, sink_rows
     from conceptatlas.saes.source import SAESource, require_width
 
 # Name -> module. Most of these bring torch along, so they are imported on first use.
 _LAZY = {
     "CatalogRow": "catalog",
+    "CheckRows": "selfcheck",
     "Decoder": "architectures",
     "Encoder": "encoder",
     "SAECheck": "selfcheck",
@@ -42,6 +43,7 @@ _LAZY = {
 
 __all__ = [
     "CatalogRow",
+    "CheckRows",
     "Decoder",
     "Encoder",
     "SAECheck",

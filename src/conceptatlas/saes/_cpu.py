@@ -7,8 +7,9 @@ results.
 
 from __future__ import annotations
 
+import weakref
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,21 +40,17 @@ class Entries(NamedTuple):
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows ready for products."""
+    """A block of rows ready for products."""
 
     x: torch.Tensor
     low: torch.Tensor | None = None
     """In bfloat16, for ``mixed``."""
     norms: npt.NDArray[np.float32] | None = None
-    """[T, 4], of the rounding."""
+    """[R, 4], of the rounding."""
+    maxima: torch.Tensor | None = None
+    """[4, B], of the norms, over blocks of ``mixed.BLOCK_ROWS`` rows."""
     reach: npt.NDArray[np.int16] | None = None
-    """[ceil(T / mixed.BLOCK_ROWS), F], how far products of a block of rows may be wrong, as bits."""
-
-    def part(self, block: slice) -> Rows:
-        """Return some of them; ``block`` begins with a block of ``reach``."""
-        if self.low is None or self.norms is None or self.reach is None:
-            return Rows(self.x[block])
-        return Rows(self.x[block], self.low[block], self.norms[block], self.reach[block.start // mixed.BLOCK_ROWS :])
+    """[B, F], how far the products of an encoder with a block of rows may be wrong, as bits."""
 
 
 class Tiles(ABC):
@@ -69,6 +66,10 @@ class Tiles(ABC):
     def ready(self, x: torch.Tensor, first_row: int = 0) -> Rows:
         """Return rows ready for products (see :func:`~conceptatlas.saes.encoder.prepare_rows`)."""
         return Rows(prepare_rows(x, self.encoder, first_row))
+
+    def fitted(self, rows: Rows) -> Rows:
+        """Add what depends on rows and weights."""
+        return rows
 
     def entries(self, rows: Rows, tile: slice, first_row: int) -> Entries:
         """Return what is active of the features in ``tile``, the first of the rows being number ``first_row``."""
@@ -110,13 +111,18 @@ class MixedTiles(Tiles):
         assert encoder.w_norms is not None
         self.W_low, self.w_norms = encoder.W_low, encoder.w_norms
         self.weights = encoder.W_enc.t().contiguous().numpy()
-        self.norms = encoder.w_norms.t().contiguous().numpy()
+        self.norms = np.ascontiguousarray(encoder.w_norms.numpy().T)
 
     def ready(self, x: torch.Tensor, first_row: int = 0) -> Rows:
         """As the base class, and in bfloat16."""
         x_TD = prepare_rows(x, self.encoder, first_row)
-        low, maxima, norms = mixed.rounded(x_TD)
-        return Rows(x_TD, low, norms, mixed.bits_of(mixed.margin(maxima, self.w_norms)))
+        low, norms = mixed.round_rows(x_TD)
+        return Rows(x_TD, low, np.ascontiguousarray(norms.numpy().T), mixed.block_maxima(norms))
+
+    def fitted(self, rows: Rows) -> Rows:
+        """Add how far products may be wrong."""
+        assert rows.maxima is not None
+        return replace(rows, reach=mixed.bits_of(mixed.margin(rows.maxima, self.w_norms)))
 
     def _products(self, rows: Rows, tile: slice, out: torch.Tensor) -> torch.Tensor:
         assert rows.low is not None
@@ -149,16 +155,38 @@ def encode_on_cpu(x: torch.Tensor, encoder: Encoder, tile_features: int) -> Spar
     make = MixedTiles(encoder) if encoder.W_low is not None else Float32Tiles(encoder)
     blocks = [slice(first, min(first + TILE_ROWS, len(x))) for first in range(0, len(x), TILE_ROWS)]
     tiles = [slice(f, min(f + tile_features, encoder.d_sae)) for f in range(0, encoder.d_sae, tile_features)]
-    # Where many tiles read the rows, they are made ready once; where one does, block by block, while they are in the cache.
-    ready = make.ready(x) if len(tiles) > 1 else None
-
-    def entries_of(place: tuple[slice, slice]) -> Entries:
-        tile, block = place
-        rows = make.ready(x[block], block.start) if ready is None else ready.part(block)
-        return make.entries(rows, tile, block.start)
-
-    found = each_in_a_thread(entries_of, [(tile, block) for tile in tiles for block in blocks])
+    if len(tiles) == 1:  # each block is made ready when its turn has come, and is in the cache for what follows
+        found = each_in_a_thread(
+            lambda block: make.entries(make.fitted(make.ready(x[block], block.start)), tiles[0], block.start), blocks
+        )
+    else:
+        ready = each_in_a_thread(make.fitted, _ready(make, x, blocks))
+        places = [(rows, tile, block.start) for tile in tiles for rows, block in zip(ready, blocks, strict=True)]
+        found = each_in_a_thread(lambda place: make.entries(*place), places)
     return _columns([found[i : i + len(blocks)] for i in range(0, len(found), len(blocks))], tiles)
+
+
+_last: list[tuple[weakref.ref[torch.Tensor], int, type[Tiles], list[Rows]]] = []
+
+
+def _ready(make: Tiles, x: torch.Tensor, blocks: list[slice]) -> list[Rows]:
+    """Return every block ready for products.
+
+    What came of rows that are taken as they are is kept while they live: SAEs of one site come one after the other.
+    """
+    as_they_are = make.encoder.takes_rows_as_they_are and x.dtype == torch.float32 and x.ndim == 2 and x.is_contiguous()
+    for given, version, kind, found in _last[:]:
+        if as_they_are and given() is x and version == x._version and kind is type(make):
+            return [replace(rows, x=x[block]) for rows, block in zip(found, blocks, strict=True)]
+    ready = each_in_a_thread(lambda block: make.ready(x[block], block.start), blocks)
+    if as_they_are:  # without the rows themselves, which would then live as long as this
+        kept = [replace(rows, x=rows.x.new_empty(0)) for rows in ready]
+        _last[:] = [(weakref.ref(x, _forget), x._version, type(make), kept)]
+    return ready
+
+
+def _forget(gone: weakref.ref[torch.Tensor]) -> None:
+    _last[:] = [entry for entry in _last if entry[0] is not gone]
 
 
 def _columns(found: list[list[Entries]], tiles: list[slice]) -> SparseColumns:

@@ -88,12 +88,18 @@ def into_columns(
 
 
 @njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"})
-def _dot(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> np.float32:
-    """Return a · b; the order of the sum is the compiler's, so that it can use vector instructions."""
+def _dot(x: npt.NDArray[np.float32], t: int, weights: npt.NDArray[np.float32], f: int) -> np.float32:
+    """Return x[t] · weights[f]; the order of the sum is the compiler's, so that it can use vector instructions."""
     total = np.float32(0.0)
-    for d in range(a.shape[0]):
-        total += a[d] * b[d]
+    for d in range(x.shape[1]):
+        total += x[t, d] * weights[f, d]
     return total
+
+
+@njit(nogil=True, cache=True)
+def _number(bits: np.int16) -> np.float32:
+    """Return the number that bfloat16 bits stand for."""
+    return np.int32(np.int32(bits) << 16).view(np.float32)
 
 
 @njit(nogil=True, cache=True)
@@ -138,12 +144,11 @@ def take_decided(
     always = np.float32(factors[0])
     almost = np.float32(factors[1])
     unsure = np.empty(n_features, np.int64)
+    decided = np.empty(n_features, np.float32)
     n = 0
     for t in range(n_rows):
         below = bits[t]
         bound = reach[t // block]
-        a = x_norms[t]
-        begin = n
         n_unsure = 0
         for first in range(0, n_features, LANES):
             if first + LANES <= n_features:
@@ -155,29 +160,31 @@ def take_decided(
             while mask != 0:
                 f = first + lowest(mask)
                 mask &= mask - _ONE
-                short = np.int32(np.int32(below[f]) << 16).view(np.float32)
-                v = w_norms[f]
-                own = min(always * (v[0] * a[1] + v[1] * a[0]), almost * np.sqrt(v[2] * a[3] + v[3] * a[2]))
-                if short > own:
-                    continue
-                features[n] = f
-                values[n] = threshold[f] - short
-                unsure[n_unsure] = n
-                n_unsure += short >= -own
-                n += 1
-        # One after the other, with nothing between that depends on them: the processor then fetches weights ahead.
+                short = _number(below[f])
+                sure = short < -_number(bound[f])
+                if not sure:
+                    own = min(
+                        always * (w_norms[f, 0] * x_norms[t, 1] + w_norms[f, 1] * x_norms[t, 0]),
+                        almost * np.sqrt(w_norms[f, 2] * x_norms[t, 3] + w_norms[f, 3] * x_norms[t, 2]),
+                    )
+                    sure = short < -own
+                    unsure[n_unsure] = f
+                    n_unsure += abs(short) <= own
+                if sure:
+                    features[n] = f
+                    values[n] = threshold[f] - short
+                    counts[f] += 1
+                    n += 1
+        # One after the other, with nothing that waits for one: the processor then fetches weights ahead.
         for i in range(n_unsure):
-            f = features[unsure[i]]
-            values[unsure[i]] = _dot(x[t], weights[f]) + bias[f]
-        end = n
-        n = begin
-        for i in range(begin, end):
-            f = features[i]
-            if values[i] > threshold[f]:
-                features[n] = f
-                values[n] = values[i]
-                counts[f] += 1
-                n += 1
+            decided[i] = _dot(x, t, weights, unsure[i]) + bias[unsure[i]]
+        for i in range(n_unsure):
+            f = unsure[i]
+            features[n] = f
+            values[n] = decided[i]
+            active = decided[i] > threshold[f]
+            counts[f] += active
+            n += active
         ends[t] = n
     return n
 
@@ -218,4 +225,47 @@ def pair_products(
 ) -> None:
     """Set ``found`` [P] to the products of pairs of a row of ``x`` [T, D] and one of ``weights`` [F, D]."""
     for i in range(rows.shape[0]):
-        found[i] = _dot(x[rows[i]], weights[features[i]])
+        found[i] = _dot(x, rows[i], weights, features[i])
+
+
+@njit(nogil=True, cache=True)
+def count_rows(rows: npt.NDArray[np.int32], counts: npt.NDArray[np.int64]) -> None:
+    """Add one to ``counts`` [N] for every entry of that row; entries of later rows are left out."""
+    for i in range(rows.shape[0]):
+        if rows[i] < counts.shape[0]:
+            counts[rows[i]] += 1
+
+
+@njit(nogil=True, cache=True, fastmath={"contract"})
+def add_decoded(
+    indptr: npt.NDArray[np.int64],
+    rows: npt.NDArray[np.int32],
+    values: npt.NDArray[np.float32],
+    W_dec: npt.NDArray[np.float32],
+    first: int,
+    out: npt.NDArray[np.float32],
+) -> None:
+    """Add activations times the columns of ``W_dec`` [F, D] from ``first`` on to ``out`` [N, D_part], for the first N rows."""
+    width = out.shape[1]
+    for f in range(W_dec.shape[0]):
+        weights = W_dec[f, first : first + width]
+        for i in range(indptr[f], indptr[f + 1]):
+            if rows[i] >= out.shape[0]:
+                break
+            row = out[rows[i]]
+            value = values[i]
+            for d in range(width):
+                row[d] += value * weights[d]
+
+
+@njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"})
+def squared_distance(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> float:
+    """Return Σ (a - b)² of [N, D] arrays: float32 differences, summed in float64."""
+    total = 0.0
+    for i in range(a.shape[0]):
+        one = a[i]
+        other = b[i]
+        for d in range(one.shape[0]):
+            difference = np.float64(one[d] - other[d])
+            total += difference * difference
+    return total

@@ -19,6 +19,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _kept = threading.local()
+_making = threading.Lock()
 
 
 def scratch(use: str, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
@@ -35,7 +36,9 @@ def each_in_a_thread(work: Callable[[T], R], parts: Sequence[T]) -> list[R]:
     """Return ``work(part)`` for every part, on as many threads as torch uses, each with one core to compute on."""
     if min(torch.get_num_threads(), len(parts)) <= 1:
         return [work(part) for part in parts]
-    return list(_pool(torch.get_num_threads()).map(work, parts))
+    with _making:
+        pool = _pool(torch.get_num_threads())
+    return list(pool.map(work, parts))
 
 
 @cache

@@ -8,10 +8,12 @@ above v + 2m is in it. What lies between is computed again in float32, and the p
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from conceptatlas.saes import mixed
 from conceptatlas.saes._kernels import pair_products
+from conceptatlas.saes._threads import each_in_a_thread
 from conceptatlas.saes.encoder import Encoder
 from conceptatlas.saes.sparse import SparseColumns, from_entries
 
@@ -27,14 +29,19 @@ Top = tuple[torch.Tensor, torch.Tensor]
 def encode_topk(x_TD: torch.Tensor, encoder: Encoder, tile_rows: int) -> SparseColumns:
     """Return the sparse columns of a TopK or AbsTopK encoder over prepared rows [T, D]."""
     top_of = _top_mixed if encoder.W_low is not None else top_float32
-    rows, features, values = [], [], []
-    for first in range(0, len(x_TD), tile_rows):
-        top, where = top_of(x_TD[first : first + tile_rows], encoder)
+
+    def entries_of(first: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        with torch.no_grad():  # is a thread's own
+            top, where = top_of(x_TD[first : first + tile_rows], encoder)
         active = top != 0
-        rows.append(active.nonzero()[:, 0].add_(first).cpu().numpy())
-        features.append(where[active].cpu().numpy())
-        values.append(top[active].cpu().numpy())
-    return from_entries(np.concatenate(rows), np.concatenate(features), np.concatenate(values), encoder.d_sae)
+        row = active.nonzero()[:, 0].add_(first)
+        return row.cpu().numpy(), where[active].cpu().numpy(), top[active].cpu().numpy()
+
+    tiles = range(0, len(x_TD), tile_rows)
+    on_cpu = x_TD.device.type == "cpu"
+    found = each_in_a_thread(entries_of, tiles) if on_cpu else [entries_of(first) for first in tiles]
+    rows, features, values = (np.concatenate(part) for part in zip(*found, strict=True))
+    return from_entries(rows, features, values, encoder.d_sae)
 
 
 def top_float32(x_TD: torch.Tensor, encoder: Encoder) -> Top:

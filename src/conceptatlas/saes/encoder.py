@@ -88,6 +88,11 @@ class Encoder:
         """Return whether one feature cannot be encoded without all the others (the TopK kinds)."""
         return self.activation != "threshold"
 
+    @property
+    def takes_rows_as_they_are(self) -> bool:
+        """Return whether nothing is done to a row before the product."""
+        return self.b_dec is None and self.normalisation == "none"
+
     def to(self, device: torch.device | str) -> Encoder:
         """Return the same encoder with its tensors on ``device``."""
         return on_device(self, device)

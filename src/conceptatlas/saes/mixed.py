@@ -21,7 +21,6 @@ Margins are taken over blocks of rows, so that an attention sink widens those of
 
 from __future__ import annotations
 
-import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -71,24 +70,6 @@ def round_rows(x_TD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     low[:, : x_TD.shape[1]] = x_TD
     low[:, x_TD.shape[1] : x_TD.shape[1] + _PARTS] = 1.0
     return low, _norms(x_TD, low[:, : x_TD.shape[1]])
-
-
-Rounded = tuple[torch.Tensor, torch.Tensor, npt.NDArray[np.float32]]
-_last: list[tuple[weakref.ref[torch.Tensor], int, Rounded]] = []
-
-
-def rounded(x_TD: torch.Tensor) -> Rounded:
-    """Return the rows rounded [T, D + EXTRA], their block maxima [4, B] and their norms [T, 4].
-
-    The last answer is kept while its rows live: SAEs of one site come one after the other, with the very same rows.
-    """
-    for rows, version, answer in _last:
-        if rows() is x_TD and version == x_TD._version:
-            return answer
-    low, norms = round_rows(x_TD)
-    answer = low, block_maxima(norms), norms.t().contiguous().numpy()
-    _last[:] = [(weakref.ref(x_TD, lambda _gone: _last.clear()), x_TD._version, answer)]
-    return answer
 
 
 def _norms(exact: torch.Tensor, low: torch.Tensor) -> torch.Tensor:

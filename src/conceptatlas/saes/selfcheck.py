@@ -8,6 +8,7 @@ activation function (TopK read as ReLU) shows in one of the two.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from scipy import sparse
 
 from conceptatlas.base.errors import WorkError
+from conceptatlas.saes._kernels import add_decoded, count_rows, squared_distance
 from conceptatlas.saes.architectures import Decoder
 from conceptatlas.saes.encoder import row_statistics
 from conceptatlas.saes.sparse import SparseColumns
@@ -27,6 +29,53 @@ L0_FACTOR = 3.0
 MIN_ROWS = 1000
 MAX_ROWS = 2048
 SINK_FACTOR = 10.0
+# Columns of the reconstruction that are made at a time: those of all rows stay in the cache.
+_COLUMNS = 256
+
+
+@dataclass(frozen=True)
+class CheckRows:
+    """The rows that SAEs of one site are checked on; what does not depend on the SAE is computed once.
+
+    Attributes:
+        x: [T, D] (or [T, heads, d_head]) rows at the site where the encoder reads. At most ``MAX_ROWS`` are used.
+        target: [T, D_out] rows at the site that a transcoder writes to; None where that is not known.
+        transcodes: Whether the SAE writes elsewhere than it reads.
+    """
+
+    x: torch.Tensor
+    target: torch.Tensor | None = None
+    transcodes: bool = False
+
+    @cached_property
+    def rows(self) -> torch.Tensor:
+        """The rows, float32 [N, D] in the host's memory."""
+        return self.x[:MAX_ROWS].flatten(1).float().cpu().contiguous()
+
+    @cached_property
+    def sinks(self) -> npt.NDArray[np.bool_]:
+        """Which of them are attention sinks, [N]."""
+        return sink_rows(self.rows)
+
+    @cached_property
+    def goal(self) -> npt.NDArray[np.float32] | None:
+        """What is to be reconstructed, [N, D_out], attention sinks left out; None where there is nothing to compare with."""
+        if self.transcodes and self.target is None:
+            return None
+        goal = self.rows if self.target is None else self.target[:MAX_ROWS].flatten(1).float().cpu().contiguous()
+        return self.kept(goal.numpy())
+
+    @cached_property
+    def variance(self) -> float:
+        """The squared distances of the goal's rows from their mean, summed."""
+        if self.goal is None or not len(self.goal):
+            return 0.0
+        mean = self.goal.mean(axis=0, dtype=np.float64).astype(np.float32)
+        return squared_distance(self.goal, np.broadcast_to(mean, self.goal.shape))
+
+    def kept(self, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return rows [N, D] without the attention sinks."""
+        return rows[~self.sinks] if self.sinks.any() else rows
 
 
 @dataclass(frozen=True)
@@ -50,106 +99,96 @@ class SAECheck:
 def check_sae(
     columns: SparseColumns,
     decoder: Decoder | None,
-    x: torch.Tensor,
+    rows: CheckRows,
     *,
     name: str,
     stated_l0: float | None = None,
     k: int | None = None,
-    target: torch.Tensor | None = None,
-    transcodes: bool = False,
 ) -> SAECheck:
     """Check an SAE on the first rows that it encoded.
 
     Args:
-        columns: What :func:`~conceptatlas.saes.encode_rows` gave for ``x``; all features, all rows of ``x``.
+        columns: What :func:`~conceptatlas.saes.encode_rows` gave for at least ``rows.x``, all features.
         decoder: The decoder half; None leaves FVU out.
-        x: [T, D] (or [T, heads, d_head]) rows at the site where the encoder reads. At most ``MAX_ROWS`` are used.
+        rows: The rows.
         name: How messages call the SAE.
         stated_l0: The L0 that the registry or the configuration states.
         k: For TopK kinds, the number of features that may be active in a row.
-        target: [T, D_out] rows at the output site of a transcoder.
-        transcodes: Whether the SAE writes elsewhere than it reads (FVU then needs ``target``).
 
     Raises:
         WorkError: A TopK SAE has more than k active features in some row.
     """
-    rows = x[:MAX_ROWS].flatten(1).float().cpu()
-    sinks = sink_rows(rows)
-    acts = _rows_of(columns, len(rows))
-    active = np.diff(acts.indptr)
+    active = np.zeros(len(rows.rows), np.int64)
+    count_rows(columns.rows, active)
     if k is not None and len(active) and active.max() > k:
         raise WorkError(
             f"{name} is a TopK SAE with k = {k} and has {active.max()} active features in row {active.argmax()}; it was "
             "read with the wrong activation function."
         )
-    kept = ~sinks
-    n_rows = int(kept.sum())
+    n_sinks = int(rows.sinks.sum())
+    n_rows = len(active) - n_sinks
     if n_rows == 0:
-        return SAECheck(None, None, "not judged", f"{name}: not judged, there are no rows.", 0, int(sinks.sum()))
-    l0 = float(active[kept].mean())
+        return SAECheck(None, None, "not judged", f"{name}: not judged, there are no rows.", 0, n_sinks)
+    l0 = float(active[~rows.sinks].mean())
     fvu = None
-    wanted = target if transcodes else x
-    if decoder is not None and wanted is not None:
-        goal, found = wanted[:MAX_ROWS].flatten(1).float().cpu(), torch.from_numpy(decode_rows(acts, decoder, rows))
-        if sinks.any():
-            some = torch.from_numpy(kept)
-            goal, found = goal[some], found[some]
-        fvu = _fvu(goal, found)
+    if decoder is not None and rows.goal is not None and rows.variance > 0:
+        found = rows.kept(decode_rows(columns, decoder, rows.rows))
+        fvu = squared_distance(rows.goal, found) / rows.variance
     status, message = _judge(name, l0, fvu, stated_l0, n_rows)
-    return SAECheck(l0, fvu, status, message, n_rows, int(sinks.sum()))
+    return SAECheck(l0, fvu, status, message, n_rows, n_sinks)
 
 
 def sink_rows(x_TD: torch.Tensor) -> npt.NDArray[np.bool_]:
     """Return which rows are attention sinks: a norm above ten times the median."""
     if len(x_TD) == 0:
         return np.zeros(0, np.bool_)
-    norms = x_TD.norm(dim=1).numpy()
+    rows = x_TD.numpy()
+    norms = np.sqrt(np.einsum("td,td->t", rows, rows))
     return np.asarray(norms > SINK_FACTOR * np.median(norms), np.bool_)
 
 
-def decode_rows(acts: sparse.csr_matrix, decoder: Decoder, x_TD: torch.Tensor) -> npt.NDArray[np.float32]:
-    """Return the float32 [T, D_out] reconstruction from sparse [T, F] activations; ``x_TD`` as it was before encoding."""
-    # A bag sums few rows of W_dec for each row: in parallel, where a sparse product of SciPy has one thread.
-    W_dec = decoder.W_dec.contiguous()
-    out = (
-        torch.nn.functional.embedding_bag(
-            torch.from_numpy(acts.indices.astype(np.int64)).to(W_dec.device),
-            W_dec,
-            torch.from_numpy(acts.indptr.astype(np.int64)).to(W_dec.device),
-            mode="sum",
-            per_sample_weights=torch.from_numpy(acts.data).to(W_dec),
-            include_last_offset=True,
-        )
-        .float()
-        .cpu()
-        + decoder.b_dec.float().cpu()
-    )
+def decode_rows(columns: SparseColumns, decoder: Decoder, x_TD: torch.Tensor) -> npt.NDArray[np.float32]:
+    """Return the float32 [T, D_out] reconstruction of the first rows; ``x_TD`` [T, D] as they were before encoding."""
+    on_cpu = decoder.W_dec.device.type == "cpu"
+    out = (_decoded if on_cpu else _decoded_on_device)(columns, decoder, len(x_TD))
     shift, scale = row_statistics(x_TD, decoder.normalisation)
     if scale is not None:
-        out = out * scale
+        out *= scale.numpy()
     if shift is not None:
-        out = out + shift
+        out += shift.numpy()
     if decoder.W_skip is not None:
-        out = out + x_TD @ decoder.W_skip.cpu().T
-    return out.numpy()
+        out += (x_TD @ decoder.W_skip.cpu().T).numpy()
+    return out
 
 
-def _rows_of(columns: SparseColumns, n_rows: int) -> sparse.csr_matrix:
-    """Return the first rows as a SciPy matrix (several rows of one feature stay sorted)."""
+def _decoded(columns: SparseColumns, decoder: Decoder, n_rows: int) -> npt.NDArray[np.float32]:
+    """Return acts W_dec + b_dec, a writable [T, D_out]."""
+    W_dec, b_dec = decoder.W_dec.contiguous().numpy(), decoder.b_dec.numpy()
+    parts = []
+    for first in range(0, W_dec.shape[1], _COLUMNS):
+        sums = np.tile(b_dec[first : first + _COLUMNS], (n_rows, 1))
+        add_decoded(*columns, W_dec, first, sums)
+        parts.append(sums)
+    return np.concatenate(parts, axis=1)
+
+
+def _decoded_on_device(columns: SparseColumns, decoder: Decoder, n_rows: int) -> npt.NDArray[np.float32]:
+    """As :func:`_decoded`: a bag sums few rows of W_dec for each row, always in the same order."""
     keep = columns.rows < n_rows
     before = np.concatenate([[0], np.cumsum(keep)])
-    matrix = sparse.csc_matrix(
+    acts = sparse.csc_matrix(
         (columns.values[keep], columns.rows[keep], before[columns.indptr]), shape=(n_rows, columns.n_features)
+    ).tocsr()
+    device = decoder.W_dec.device
+    out = torch.nn.functional.embedding_bag(
+        torch.from_numpy(acts.indices.astype(np.int64)).to(device),
+        decoder.W_dec,
+        torch.from_numpy(acts.indptr.astype(np.int64)).to(device),
+        mode="sum",
+        per_sample_weights=torch.from_numpy(acts.data).to(decoder.W_dec),
+        include_last_offset=True,
     )
-    return matrix.tocsr()
-
-
-def _fvu(x: torch.Tensor, reconstruction: torch.Tensor) -> float | None:
-    """Return the fraction of variance unexplained; float32 differences, summed in float64."""
-    total = (x - x.double().mean(0).float()).square().sum(dtype=torch.float64)
-    if total == 0:
-        return None
-    return float((x - reconstruction).square().sum(dtype=torch.float64) / total)
+    return (out + decoder.b_dec).float().cpu().numpy()
 
 
 def _judge(name: str, l0: float, fvu: float | None, stated: float | None, n_rows: int) -> tuple[CheckStatus, str]:
