@@ -17,12 +17,15 @@ import numpy.typing as npt
 import torch
 
 from conceptatlas.saes import _kernels, mixed
+from conceptatlas.saes._masks import LANES
 from conceptatlas.saes._threads import each_in_a_thread, scratch
-from conceptatlas.saes.encoder import Encoder, prepare_rows
+from conceptatlas.saes.encoder import Encoder, check_finite, prepare_rows, shape_rows
 from conceptatlas.saes.sparse import SparseColumns
 
 TILE_ROWS = 2048
 TILE_FEATURES = 1024
+# So many features are few: what they cost is reading the rows.
+FEW_FEATURES = 64
 
 
 class Entries(NamedTuple):
@@ -42,6 +45,8 @@ class Entries(NamedTuple):
 class Rows:
     """A block of rows ready for products."""
 
+    first: int
+    """The number of the first of them."""
     x: torch.Tensor
     low: torch.Tensor | None = None
     """In bfloat16, for ``mixed``."""
@@ -50,7 +55,7 @@ class Rows:
     maxima: torch.Tensor | None = None
     """[4, B], of the norms, over blocks of ``mixed.BLOCK_ROWS`` rows."""
     reach: npt.NDArray[np.int16] | None = None
-    """[B, F], how far the products of an encoder with a block of rows may be wrong, as bits."""
+    """[B, F + LANES], how far the products of an encoder with a block of rows may be wrong, as bits."""
 
 
 class Tiles(ABC):
@@ -61,25 +66,27 @@ class Tiles(ABC):
     def __init__(self, encoder: Encoder) -> None:
         assert encoder.threshold is not None
         self.encoder = encoder
-        self.bias, self.threshold = encoder.bias.numpy(), encoder.threshold.numpy()
+        self.bias, self.threshold = (np.pad(part.numpy(), (0, LANES)) for part in (encoder.bias, encoder.threshold))
 
-    def ready(self, x: torch.Tensor, first_row: int = 0) -> Rows:
-        """Return rows ready for products (see :func:`~conceptatlas.saes.encoder.prepare_rows`)."""
-        return Rows(prepare_rows(x, self.encoder, first_row))
+    def ready(self, x: torch.Tensor, first: int) -> Rows:
+        """Return rows, the first of which is number ``first``, ready for products."""
+        return Rows(first, prepare_rows(x, self.encoder, first))
 
     def fitted(self, rows: Rows) -> Rows:
         """Add what depends on rows and weights."""
         return rows
 
-    def entries(self, rows: Rows, tile: slice, first_row: int) -> Entries:
-        """Return what is active of the features in ``tile``, the first of the rows being number ``first_row``."""
+    def entries(self, rows: Rows, tile: slice) -> Entries:
+        """Return what is active of the features in ``tile``."""
         n_rows, n_features = len(rows.x), tile.stop - tile.start
-        products = self._products(rows, tile, scratch("products", (n_rows, n_features), self.dtype))
-        features = scratch("features", (n_rows * n_features,), torch.uint16).numpy()
-        values = scratch("values", (n_rows * n_features,), torch.float32).numpy()
+        size = n_rows * n_features
+        buffer = scratch("products", (size + LANES,), self.dtype)[:size]
+        products = self._products(rows, tile, buffer.view(n_rows, n_features))
+        features = scratch("features", (size,), torch.uint16).numpy()
+        values = scratch("values", (size,), torch.float32).numpy()
         counts, ends = np.zeros(n_features, np.int64), np.empty(n_rows, np.int32)
         n = self._take(products, rows, tile, (counts, ends, features, values))
-        return Entries(first_row, ends, features[:n].copy(), values[:n].copy(), counts)
+        return Entries(rows.first, ends, features[:n].copy(), values[:n].copy(), counts)
 
     @abstractmethod
     def _products(self, rows: Rows, tile: slice, out: torch.Tensor) -> torch.Tensor:
@@ -97,7 +104,7 @@ class Float32Tiles(Tiles):
         return torch.mm(rows.x, self.encoder.W_enc[:, tile], out=out)
 
     def _take(self, products: torch.Tensor, rows: Rows, tile: slice, out: tuple[Any, ...]) -> int:
-        return _kernels.take_above(products.numpy(), self.bias[tile], self.threshold[tile], *out)
+        return _kernels.take_above(products.numpy(), self.bias[tile.start :], self.threshold[tile.start :], *out)
 
 
 class MixedTiles(Tiles):
@@ -113,16 +120,17 @@ class MixedTiles(Tiles):
         self.weights = encoder.W_enc.t().contiguous().numpy()
         self.norms = np.ascontiguousarray(encoder.w_norms.numpy().T)
 
-    def ready(self, x: torch.Tensor, first_row: int = 0) -> Rows:
+    def ready(self, x: torch.Tensor, first: int) -> Rows:
         """As the base class, and in bfloat16."""
-        x_TD = prepare_rows(x, self.encoder, first_row)
+        x_TD = prepare_rows(x, self.encoder, first)
         low, norms = mixed.round_rows(x_TD)
-        return Rows(x_TD, low, np.ascontiguousarray(norms.numpy().T), mixed.block_maxima(norms))
+        return Rows(first, x_TD, low, np.ascontiguousarray(norms.numpy().T), mixed.block_maxima(norms))
 
     def fitted(self, rows: Rows) -> Rows:
         """Add how far products may be wrong."""
         assert rows.maxima is not None
-        return replace(rows, reach=mixed.bits_of(mixed.margin(rows.maxima, self.w_norms)))
+        reach = mixed.bits_of(mixed.margin(rows.maxima, self.w_norms))
+        return replace(rows, reach=np.pad(reach, ((0, 0), (0, LANES))))
 
     def _products(self, rows: Rows, tile: slice, out: torch.Tensor) -> torch.Tensor:
         assert rows.low is not None
@@ -132,15 +140,15 @@ class MixedTiles(Tiles):
         assert rows.reach is not None
         return _kernels.take_decided(
             products.view(torch.int16).numpy(),
-            rows.reach[:, tile],
+            rows.reach[:, tile.start :],
             mixed.BLOCK_ROWS,
             rows.norms,
             self.norms[tile],
             mixed.FACTORS,
             rows.x.numpy(),
             self.weights[tile],
-            self.bias[tile],
-            self.threshold[tile],
+            self.bias[tile.start :],
+            self.threshold[tile.start :],
             *out,
         )
 
@@ -152,20 +160,35 @@ def encode_on_cpu(x: torch.Tensor, encoder: Encoder, tile_features: int) -> Spar
         InputError: The width of the rows is not the encoder's.
         WorkError: A row is not finite.
     """
+    if encoder.W_low is None and encoder.d_sae <= FEW_FEATURES:
+        return _few(x, encoder)
     make = MixedTiles(encoder) if encoder.W_low is not None else Float32Tiles(encoder)
-    blocks = [slice(first, min(first + TILE_ROWS, len(x))) for first in range(0, len(x), TILE_ROWS)]
     tiles = [slice(f, min(f + tile_features, encoder.d_sae)) for f in range(0, encoder.d_sae, tile_features)]
+    blocks = [slice(first, min(first + TILE_ROWS, len(x))) for first in range(0, len(x), TILE_ROWS)]
     if len(tiles) == 1:  # each block is made ready when its turn has come, and is in the cache for what follows
         found = each_in_a_thread(
-            lambda block: make.entries(make.fitted(make.ready(x[block], block.start)), tiles[0], block.start), blocks
+            lambda block: make.entries(make.fitted(make.ready(x[block], block.start)), tiles[0]), blocks
         )
     else:
         ready = each_in_a_thread(make.fitted, _ready(make, x, blocks))
-        places = [(rows, tile, block.start) for tile in tiles for rows, block in zip(ready, blocks, strict=True)]
-        found = each_in_a_thread(lambda place: make.entries(*place), places)
+        found = each_in_a_thread(lambda place: make.entries(*place), [(rows, tile) for tile in tiles for rows in ready])
     return _columns([found[i : i + len(blocks)] for i in range(0, len(found), len(blocks))], tiles)
 
 
+def _few(x: torch.Tensor, encoder: Encoder) -> SparseColumns:
+    """Encode few features: one product, whose rows torch's own threads share, and no other pass over the rows."""
+    assert encoder.threshold is not None
+    x_TD, size = shape_rows(x, encoder), len(x) * encoder.d_sae
+    products = scratch("products", (size + LANES,), torch.float32)[:size].view(encoder.d_sae, len(x))
+    torch.mm(encoder.W_enc.t(), x_TD.t(), out=products)
+    check_finite(products, x_TD, 0)
+    rows, values = (scratch(name, (size,), dtype).numpy() for name, dtype in _ENTRIES.items())
+    indptr = np.zeros(encoder.d_sae + 1, np.int64)
+    _kernels.take_few(products.numpy(), encoder.bias.numpy(), encoder.threshold.numpy(), indptr[1:], rows, values)
+    return SparseColumns(indptr, rows[: indptr[-1]].copy(), values[: indptr[-1]].copy())
+
+
+_ENTRIES = {"rows": torch.int32, "values": torch.float32}
 _last: list[tuple[weakref.ref[torch.Tensor], int, type[Tiles], list[Rows]]] = []
 
 

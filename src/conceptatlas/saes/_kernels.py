@@ -3,7 +3,8 @@
 A tile is [rows, features], and its entries come out row by row; :func:`into_columns` then deals them out to their columns,
 in which rows ascend because they came in that order. Sixty-four features are compared at once, and nearly all are below.
 
-The arrays for entries have room for a whole tile: memory that is not touched costs nothing.
+The arrays for entries have room for a whole tile: memory that is not touched costs nothing. All that is compared has room for
+``LANES`` numbers more, which are read and ignored.
 
 bfloat16 numbers come as their bits, in int16. For a positive bound, ``number <= bound`` is ``bits <= bound's bits``: bits of
 positive numbers order as the numbers do, and those of negative numbers are negative. So comparing needs no conversion.
@@ -15,9 +16,16 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from conceptatlas.saes._masks import LANES, at_most, lowest, sum_above
+from conceptatlas.saes._masks import LANES, at_most, lowest, sum_above, sum_above_one
 
 _ONE = np.uint64(1)
+_ALL = np.uint64(2**64 - 1)
+
+
+@njit(nogil=True, cache=True)
+def _within(left: int) -> np.uint64:
+    """Return bits for as many of ``LANES`` numbers as are left."""
+    return _ALL if left >= LANES else (_ONE << np.uint64(left)) - _ONE
 
 
 @njit(nogil=True, cache=True)
@@ -34,8 +42,8 @@ def take_above(
 
     Args:
         tile: [R, F].
-        bias: [F].
-        threshold: [F].
+        bias: [F + LANES], like the next.
+        threshold: Above what a feature is active.
         counts: [F], zeros; set to the entries of each feature.
         ends: [R], set to where each row's entries end.
         features: [R F], where the features go.
@@ -49,12 +57,7 @@ def take_above(
     for t in range(n_rows):
         products = tile[t]
         for first in range(0, n_features, LANES):
-            if first + LANES <= n_features:
-                mask = sum_above(products, bias, threshold, first)
-            else:
-                mask = np.uint64(0)
-                for f in range(first, n_features):
-                    mask |= np.uint64(products[f] + bias[f] > threshold[f]) << np.uint64(f - first)
+            mask = sum_above(products, bias, threshold, first) & _within(n_features - first)
             while mask != 0:
                 f = first + lowest(mask)
                 mask &= mask - _ONE
@@ -64,6 +67,40 @@ def take_above(
                 n += 1
         ends[t] = n
     return n
+
+
+@njit(nogil=True, cache=True)
+def take_few(
+    products: npt.NDArray[np.float32],
+    bias: npt.NDArray[np.float32],
+    threshold: npt.NDArray[np.float32],
+    ends: npt.NDArray[np.int64],
+    rows: npt.NDArray[np.int32],
+    values: npt.NDArray[np.float32],
+) -> None:
+    """Do as :func:`take_above` for products [F, T] that lie feature by feature, so that columns come out at once.
+
+    Args:
+        products: [F, T].
+        bias: [F].
+        threshold: [F].
+        ends: [F], set to where each feature's entries end.
+        rows: [F T], where the rows go.
+        values: [F T], where the pre-activations go.
+    """
+    n_features, n_rows = products.shape
+    n = 0
+    for f in range(n_features):
+        column = products[f]
+        for first in range(0, n_rows, LANES):
+            mask = sum_above_one(column, bias[f], threshold[f], first) & _within(n_rows - first)
+            while mask != 0:
+                t = first + lowest(mask)
+                mask &= mask - _ONE
+                rows[n] = t
+                values[n] = column[t] + bias[f]
+                n += 1
+        ends[f] = n
 
 
 @njit(nogil=True, cache=True)
@@ -123,7 +160,7 @@ def take_decided(
 
     Args:
         bits: [R, F], threshold minus pre-activation, as bfloat16 bits.
-        reach: [ceil(R / block), F], bits of how far ``bits`` may be wrong, for each block of rows.
+        reach: [ceil(R / block), F + LANES], bits of how far ``bits`` may be wrong, for each block of rows.
         block: Rows of a block.
         x_norms: [R, 4], from which a candidate's own margin is computed.
         w_norms: [F, 4], likewise.
@@ -151,12 +188,7 @@ def take_decided(
         bound = reach[t // block]
         n_unsure = 0
         for first in range(0, n_features, LANES):
-            if first + LANES <= n_features:
-                mask = at_most(below, bound, first)
-            else:
-                mask = np.uint64(0)
-                for f in range(first, n_features):
-                    mask |= np.uint64(below[f] <= bound[f]) << np.uint64(f - first)
+            mask = at_most(below, bound, first) & _within(n_features - first)
             while mask != 0:
                 f = first + lowest(mask)
                 mask &= mask - _ONE

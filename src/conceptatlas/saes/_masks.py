@@ -1,6 +1,7 @@
 """Sixty-four comparisons at once, as the bits of one number: vector instructions that a compiler does not find by itself.
 
-Written in LLVM's vector types, which it turns into whatever the processor has.
+Written in LLVM's vector types, which it turns into whatever the processor has. They read ``LANES`` numbers whatever the array's
+length: arrays need so much room behind the last number that counts, and bits of what is there are to be cleared.
 """
 
 from __future__ import annotations
@@ -53,6 +54,27 @@ def sum_above(_typing: Any, numbers: Any, more: Any, bounds: Any, index: Any) ->
         return builder.bitcast(builder.fcmp_ordered(">", builder.fadd(number, plus), bound), _BITS)
 
     return signature, generate
+
+
+@intrinsic
+def sum_above_one(_typing: Any, numbers: Any, more: Any, bound: Any, index: Any) -> Any:
+    """As :func:`sum_above`, with the same ``more`` and ``bound`` for all."""
+    signature = types.uint64(numbers, types.float32, types.float32, index)
+
+    def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+        number = _loader(context, builder, ir.FloatType(), 4)(signature.args[0], given[0], given[3])
+        plus, limit = (_everywhere(builder, given[i]) for i in (1, 2))
+        return builder.bitcast(builder.fcmp_ordered(">", builder.fadd(number, plus), limit), _BITS)
+
+    return signature, generate
+
+
+def _everywhere(builder: Any, number: Any) -> Any:
+    """Return ``LANES`` times the same number."""
+    vector = ir.VectorType(number.type, LANES)
+    nothing, places = ir.Constant(vector, ir.Undefined), ir.VectorType(ir.IntType(32), LANES)
+    one = builder.insert_element(nothing, number, ir.Constant(ir.IntType(32), 0))
+    return builder.shuffle_vector(one, nothing, ir.Constant(places, [0] * LANES))
 
 
 @intrinsic

@@ -60,6 +60,8 @@ def encode_rows(
         if encoder.needs_all_columns:
             return _select(encode_topk(prepare_rows(x, encoder), encoder, _topk_rows(encoder)), chosen)
         some = encoder if chosen is None else _sliced(encoder, torch.from_numpy(chosen).to(encoder.device))
+        if some.W_low is None:  # for bfloat16, centred rows are better: they are smaller
+            some = some.folded()
         tile = tile_features or tile_size(len(x), encoder.device)
         if encoder.device.type == "cpu":
             entries = encode_on_cpu(x, some, tile)

@@ -88,6 +88,12 @@ class Encoder:
         """Return whether one feature cannot be encoded without all the others (the TopK kinds)."""
         return self.activation != "threshold"
 
+    def folded(self) -> Encoder:
+        """Return the same encoder with ``b_dec`` in the bias: (x - b_dec) W = x W - b_dec W, known as well as float32 x is."""
+        if self.b_dec is None:
+            return self
+        return replace(self, b_dec=None, bias=self.bias - self.b_dec @ self.W_enc)
+
     @property
     def takes_rows_as_they_are(self) -> bool:
         """Return whether nothing is done to a row before the product."""
@@ -216,6 +222,13 @@ def prepare_rows(x: torch.Tensor, encoder: Encoder, first_row: int = 0) -> torch
         InputError: The width is not the encoder's.
         WorkError: A value is not finite.
     """
+    x_TD = shape_rows(x, encoder)
+    check_finite(x_TD, x_TD, first_row)
+    return x_TD
+
+
+def shape_rows(x: torch.Tensor, encoder: Encoder) -> torch.Tensor:
+    """Do as :func:`prepare_rows`, whose check is left to the caller."""
     x_TD = x.flatten(1).to(device=encoder.device, dtype=torch.float32)
     if x_TD.shape[1] != encoder.d_in:
         raise InputError(
@@ -224,8 +237,18 @@ def prepare_rows(x: torch.Tensor, encoder: Encoder, first_row: int = 0) -> torch
     x_TD = normalise_rows(x_TD, encoder.normalisation)
     if encoder.b_dec is not None:
         x_TD = x_TD - encoder.b_dec
-    # One pass in the usual case: a sum is finite only if all its terms are (and may overflow though they are).
-    if not bool(torch.isfinite(x_TD.sum())) and not bool(torch.isfinite(x_TD).all()):
-        bad = int((~torch.isfinite(x_TD)).any(dim=1).nonzero()[0])
-        raise WorkError(f"Row {first_row + bad} of the hidden states is not finite; run the model in float32 or bfloat16.")
     return x_TD.contiguous()
+
+
+def check_finite(made: torch.Tensor, x_TD: torch.Tensor, first_row: int) -> None:
+    """Check rows by what was made of them, in which what is not finite shows: the rows, or products of all their values.
+
+    Raises:
+        WorkError: A row is not finite.
+    """
+    # One pass in the usual case: a sum is finite only if all its terms are (and may overflow though they are).
+    if not bool(torch.isfinite(made.sum())) and not bool(torch.isfinite(x_TD).all()):
+        bad = int((~torch.isfinite(x_TD)).any(dim=1).nonzero()[0])
+        raise WorkError(
+            f"Row {first_row + bad} of the hidden states is not finite; run the model in float32 or bfloat16."
+        )
