@@ -24,7 +24,7 @@ from conceptatlas.saes import (
 )
 from conceptatlas.saes._threads import each_in_a_thread, scratch
 from conceptatlas.saes.architectures import ARCHITECTURES, build_encoder
-from conceptatlas.saes.encoder import Encoder, prepare_rows
+from conceptatlas.saes.encoder import Encoder, prepare_rows, threshold_encoder
 from tests.helpers.tiny_saes import BY_SEQUENCE, ROW_WISE, tiny_parts, write_saelens
 
 # A float32 product of this size is known to about this much; only entries this near a threshold may flip.
@@ -219,8 +219,30 @@ def test_bad_rows() -> None:
         encode_rows(torch.zeros(2, 16), encoder, columns=[3, 64])
     x = rows(4)
     x[2, 3] = float("nan")
+    for columns in (None, [5, 9], list(range(40))):  # all, few (which are checked by their products), many
+        with pytest.raises(WorkError, match="Row 2 of the hidden states is not finite"):
+            encode_rows(x, encoder, columns=columns)
+    x[2, 3] = float("inf")
     with pytest.raises(WorkError, match="Row 2 of the hidden states is not finite"):
-        encode_rows(x, encoder)
+        encode_rows(x, encoder, columns=[5])
+
+
+def test_products_that_overflow_are_not_the_rows_fault() -> None:
+    encoder = threshold_encoder("standard", torch.full((16, 3), 1e30), torch.zeros(3))
+    found = encode_rows(torch.full((2, 16), 1e10), encoder, columns=[0, 2])
+    assert found.nnz == 4
+
+
+def test_the_encoder_of_some_features() -> None:
+    encoder = build_encoder(*tiny_parts("gated"))
+    x = rows(30)
+    some = encode_rows(x, encoder.of([9, 2]))
+    every = encode_rows(x, encoder)
+    for place, feature in enumerate([9, 2]):
+        np.testing.assert_array_equal(some.column(place)[0], every.column(feature)[0])
+        np.testing.assert_allclose(some.column(place)[1], every.column(feature)[1], rtol=1e-5)
+    with pytest.raises(InputError, match="cannot be encoded one by one"):
+        build_encoder(*tiny_parts("topk")).of([1])
 
 
 def test_missing_parameter() -> None:

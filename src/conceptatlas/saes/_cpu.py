@@ -181,10 +181,11 @@ def _few(x: torch.Tensor, encoder: Encoder) -> SparseColumns:
     x_TD, size = shape_rows(x, encoder), len(x) * encoder.d_sae
     products = scratch("products", (size + LANES,), torch.float32)[:size].view(encoder.d_sae, len(x))
     torch.mm(encoder.W_enc.t(), x_TD.t(), out=products)
-    check_finite(products, x_TD, 0)
     rows, values = (scratch(name, (size,), dtype).numpy() for name, dtype in _ENTRIES.items())
     indptr = np.zeros(encoder.d_sae + 1, np.int64)
-    _kernels.take_few(products.numpy(), encoder.bias.numpy(), encoder.threshold.numpy(), indptr[1:], rows, values)
+    columns = products.numpy(), encoder.bias.numpy(), encoder.threshold.numpy()
+    if not _kernels.take_few(*columns, indptr[1:], rows, values):  # so are products with a row that is not
+        check_finite(x_TD, 0)
     return SparseColumns(indptr, rows[: indptr[-1]].copy(), values[: indptr[-1]].copy())
 
 

@@ -77,8 +77,8 @@ def take_few(
     ends: npt.NDArray[np.int64],
     rows: npt.NDArray[np.int32],
     values: npt.NDArray[np.float32],
-) -> None:
-    """Do as :func:`take_above` for products [F, T] that lie feature by feature, so that columns come out at once.
+) -> bool:
+    """Do as :func:`take_above` for products that lie feature by feature, so that columns come out at once.
 
     Args:
         products: [F, T].
@@ -87,11 +87,16 @@ def take_few(
         ends: [F], set to where each feature's entries end.
         rows: [F T], where the rows go.
         values: [F T], where the pre-activations go.
+
+    Returns:
+        Whether all products are finite.
     """
     n_features, n_rows = products.shape
     n = 0
+    nothing = np.float32(0.0)
     for f in range(n_features):
         column = products[f]
+        nothing += _zero_if_finite(column)
         for first in range(0, n_rows, LANES):
             mask = sum_above_one(column, bias[f], threshold[f], first) & _within(n_rows - first)
             while mask != 0:
@@ -101,6 +106,16 @@ def take_few(
                 values[n] = column[t] + bias[f]
                 n += 1
         ends[f] = n
+    return nothing == 0.0
+
+
+@njit(nogil=True, cache=True, fastmath={"reassoc"})
+def _zero_if_finite(numbers: npt.NDArray[np.float32]) -> np.float32:
+    """Return 0, or NaN where a number is not finite."""
+    total = np.float32(0.0)
+    for i in range(numbers.shape[0]):
+        total += numbers[i] * np.float32(0.0)
+    return total
 
 
 @njit(nogil=True, cache=True)

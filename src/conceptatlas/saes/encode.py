@@ -9,7 +9,6 @@ it. Tile sizes follow from the number of rows and the kind of device alone, so t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -59,7 +58,7 @@ def encode_rows(
     with torch.no_grad():
         if encoder.needs_all_columns:
             return _select(encode_topk(prepare_rows(x, encoder), encoder, _topk_rows(encoder)), chosen)
-        some = encoder if chosen is None else _sliced(encoder, torch.from_numpy(chosen).to(encoder.device))
+        some = encoder if chosen is None else encoder.of(chosen)
         if some.W_low is None:  # for bfloat16, centred rows are better: they are smaller
             some = some.folded()
         tile = tile_features or tile_size(len(x), encoder.device)
@@ -173,16 +172,6 @@ def _select(columns: SparseColumns, chosen: npt.NDArray[np.int64] | None) -> Spa
     if not picked:
         return empty_columns(0)
     return SparseColumns(indptr, np.concatenate([r for r, _ in picked]), np.concatenate([v for _, v in picked]))
-
-
-def _sliced(encoder: Encoder, index: torch.Tensor) -> Encoder:
-    """Return the encoder of some columns only."""
-    picked: dict[str, Any] = {
-        name: value[..., index]
-        for name, value in vars(encoder).items()
-        if isinstance(value, torch.Tensor) and name != "b_dec"
-    }
-    return replace(encoder, **picked)
 
 
 def _rescaled(entries: SparseColumns, scale: torch.Tensor, shift: torch.Tensor) -> SparseColumns:

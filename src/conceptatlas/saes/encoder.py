@@ -13,9 +13,12 @@ Shapes: T rows, D = d_in, F = d_sae.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from conceptatlas.base.errors import InputError, WorkError
@@ -87,6 +90,22 @@ class Encoder:
     def needs_all_columns(self) -> bool:
         """Return whether one feature cannot be encoded without all the others (the TopK kinds)."""
         return self.activation != "threshold"
+
+    def of(self, columns: Sequence[int] | npt.NDArray[np.integer]) -> Encoder:
+        """Return the encoder of some features only, in this order.
+
+        Raises:
+            InputError: One feature cannot be encoded without all the others (``needs_all_columns``).
+        """
+        if self.needs_all_columns:
+            raise InputError(f"The features of a {self.architecture} SAE cannot be encoded one by one.")
+        index = torch.as_tensor(np.asarray(columns, np.int64), device=self.device)
+        picked: dict[str, Any] = {
+            name: value[..., index]
+            for name, value in vars(self).items()
+            if isinstance(value, torch.Tensor) and name != "b_dec"
+        }
+        return replace(self, **picked)
 
     def folded(self) -> Encoder:
         """Return the same encoder with ``b_dec`` in the bias: (x - b_dec) W = x W - b_dec W, known as well as float32 x is."""
@@ -223,7 +242,7 @@ def prepare_rows(x: torch.Tensor, encoder: Encoder, first_row: int = 0) -> torch
         WorkError: A value is not finite.
     """
     x_TD = shape_rows(x, encoder)
-    check_finite(x_TD, x_TD, first_row)
+    check_finite(x_TD, first_row)
     return x_TD
 
 
@@ -240,14 +259,14 @@ def shape_rows(x: torch.Tensor, encoder: Encoder) -> torch.Tensor:
     return x_TD.contiguous()
 
 
-def check_finite(made: torch.Tensor, x_TD: torch.Tensor, first_row: int) -> None:
-    """Check rows by what was made of them, in which what is not finite shows: the rows, or products of all their values.
+def check_finite(x_TD: torch.Tensor, first_row: int) -> None:
+    """Check that rows, the first of which is number ``first_row``, are finite.
 
     Raises:
-        WorkError: A row is not finite.
+        WorkError: One is not.
     """
     # One pass in the usual case: a sum is finite only if all its terms are (and may overflow though they are).
-    if not bool(torch.isfinite(made.sum())) and not bool(torch.isfinite(x_TD).all()):
+    if not bool(torch.isfinite(x_TD.sum())) and not bool(torch.isfinite(x_TD).all()):
         bad = int((~torch.isfinite(x_TD)).any(dim=1).nonzero()[0])
         raise WorkError(
             f"Row {first_row + bad} of the hidden states is not finite; run the model in float32 or bfloat16."

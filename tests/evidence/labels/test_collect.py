@@ -133,16 +133,17 @@ def test_batches_change_nothing(planted: Planted, subject: LanguageSubject, dens
 def test_only_the_asked_columns_are_encoded(
     planted: Planted, subject: LanguageSubject, dense: SAESource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: set[tuple[int, ...]] = set()
+    seen: set[tuple[float, ...]] = set()
     real = module.encode_rows
 
-    def spy(x: Any, encoder: Any, *, columns: Any) -> Any:
-        seen.add(tuple(columns))
-        return real(x, encoder, columns=columns)
+    def spy(x: Any, encoder: Any) -> Any:
+        seen.add(tuple(encoder.W_enc[0].tolist()))
+        return real(x, encoder)
 
     monkeypatch.setattr(module, "encode_rows", spy)
     run(subject, dense, planted.texts, [3, 17, 5], features_at_once=2)
-    assert seen == {(3, 17), (5,)}
+    weights = dense.load_encoder().W_enc[0]
+    assert seen == {tuple(weights[[3, 17]].tolist()), tuple(weights[[5]].tolist())}
 
 
 def test_topk_is_encoded_once_for_all_columns(planted: Planted, subject: LanguageSubject) -> None:

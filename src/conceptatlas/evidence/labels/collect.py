@@ -301,7 +301,7 @@ def collect(
     Raises:
         InputError: The texts cannot be read, or an SAE does not fit the model.
     """
-    encoders = _encoders(subject, targets)
+    encoders = _encoders(subject, targets, options.features_at_once)
     sites = sorted({Site.parse(group.source.site) for group in encoders}, key=lambda site: (site.order, site.hook))
     rng = np.random.default_rng(options.seed)
     found = Collected([FeatureExamples(target, options) for target in targets])
@@ -317,7 +317,7 @@ def collect(
             )
             for group in encoders:
                 x_TD = states[str(Site.parse(group.source.site))]
-                for place, column in group.encode(x_TD, options.features_at_once):
+                for place, column in group.encode(x_TD):
                     found.features[place].add(batch, *column)
             for window in batch.by_key:
                 if not background.wants(batch.keys[window]):
@@ -343,36 +343,43 @@ def _windows(cutter: WindowCutter, texts: TextStream, at_once: int, tick: Callab
         tick(len(group))
 
 
-@dataclass(frozen=True)
 class ColumnEncoder:
-    """One SAE's asked columns.
+    """One SAE's asked columns, and nothing else of it where the architecture allows that.
 
-    Attributes:
+    Args:
         source: The SAE.
-        encoder: Its encoder: the asked columns only, where the architecture allows it.
+        encoder: Its encoder.
         columns: The features' indices.
         places: Which target each of them is.
+        at_once: Features encoded at once.
     """
 
-    source: SAESource
-    encoder: Encoder
-    columns: tuple[int, ...]
-    places: tuple[int, ...]
+    def __init__(
+        self, source: SAESource, encoder: Encoder, columns: Sequence[int], places: Sequence[int], at_once: int
+    ) -> None:
+        self.source = source
+        # A TopK kind has to encode all features whatever is asked for, so that it is asked once.
+        self._whole = encoder if encoder.needs_all_columns else None
+        step = at_once if self._whole is None else len(columns)
+        self._columns = [columns[first : first + step] for first in range(0, len(columns), step)]
+        self._places = [places[first : first + step] for first in range(0, len(columns), step)]
+        self._encoders = [] if self._whole else [encoder.of(part).folded() for part in self._columns]
 
     def encode(
-        self, x_TD: torch.Tensor, at_once: int
+        self, x_TD: torch.Tensor
     ) -> Iterator[tuple[int, tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]]]:
         """Yield (target, (rows, values)) for each asked feature over rows [T, D]."""
-        # A TopK kind has to encode all features whatever is asked for, so that it is asked once.
-        step = len(self.columns) if self.encoder.needs_all_columns else at_once
-        for first in range(0, len(self.columns), step):
-            part = slice(first, first + step)
-            found: SparseColumns = encode_rows(x_TD, self.encoder, columns=self.columns[part])
-            for number, place in enumerate(self.places[part]):
-                yield place, found.column(number)
+        for number, places in enumerate(self._places):
+            found: SparseColumns
+            if self._whole is not None:
+                found = encode_rows(x_TD, self._whole, columns=self._columns[number])
+            else:
+                found = encode_rows(x_TD, self._encoders[number])
+            for column, place in enumerate(places):
+                yield place, found.column(column)
 
 
-def _encoders(subject: LanguageSubject, targets: Sequence[Target]) -> list[ColumnEncoder]:
+def _encoders(subject: LanguageSubject, targets: Sequence[Target], at_once: int) -> list[ColumnEncoder]:
     """Load each SAE once, in the order of the targets."""
     groups: dict[str, list[int]] = {}
     for place, target in enumerate(targets):
@@ -388,5 +395,5 @@ def _encoders(subject: LanguageSubject, targets: Sequence[Target]) -> list[Colum
                 f"{subject.id} is {width} wide; it belongs to another model or site."
             )
         encoder = source.load_encoder(subject.device)
-        loaded.append(ColumnEncoder(source, encoder, tuple(targets[p].index for p in places), tuple(places)))
+        loaded.append(ColumnEncoder(source, encoder, [targets[p].index for p in places], places, at_once))
     return loaded
