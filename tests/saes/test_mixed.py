@@ -94,7 +94,7 @@ def test_errors_stay_within_the_margin(kind: str) -> None:
 
 @settings(deadline=None, max_examples=30)
 @given(
-    n=st.integers(1, 19), d=st.integers(1, 12), f=st.integers(1, 40), tile=st.integers(1, 50), seed=st.integers(0, 99)
+    n=st.integers(1, 19), d=st.integers(1, 12), f=st.integers(1, 150), tile=st.integers(1, 160), seed=st.integers(0, 99)
 )
 def test_odd_shapes(n: int, d: int, f: int, tile: int, seed: int) -> None:
     g = torch.Generator().manual_seed(seed)
