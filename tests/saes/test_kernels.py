@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -97,19 +98,21 @@ def test_take_decided(n_rows: int, n_features: int, block: int, seed: int) -> No
     w_norms = np.tile(np.array([1.0, 0.0, 1e6, 0.0], np.float32), (n_features, 1))
     counts, ends = np.zeros(n_features, np.int64), np.empty(n_rows, np.int32)
     features, values = np.empty(short.size, np.uint16), np.empty(short.size, np.float32)
+    unsure = np.empty((short.size, 2), np.int32)
     n = _kernels.take_decided(
-        bits, reach, block, x_norms, w_norms, (1.0, 1.0), x, weights, bias, threshold, counts, ends, features, values
-    )
+        bits, reach, block, x_norms, w_norms, (1.0, 1.0), x, weights, bias, threshold,
+        unsure, counts, ends, features, values,
+    )  # fmt: skip
     expected = pre > threshold[:n_features]
     np.testing.assert_array_equal(counts, expected.sum(axis=0))
     assert n == expected.sum()
     begin = 0
     for t, end in enumerate(ends):
         assert sorted(features[begin:end].tolist()) == expected[t].nonzero()[0].tolist()
-        unsure = np.abs(short[t][features[begin:end]]) <= margin
-        np.testing.assert_array_equal(values[begin:end][unsure], pre[t][features[begin:end]][unsure])
+        near = np.abs(short[t][features[begin:end]]) <= margin
+        np.testing.assert_array_equal(values[begin:end][near], pre[t][features[begin:end]][near])
         np.testing.assert_array_equal(
-            values[begin:end][~unsure], (threshold[:n_features] - short[t])[features[begin:end]][~unsure]
+            values[begin:end][~near], (threshold[:n_features] - short[t])[features[begin:end]][~near]
         )
         begin = end
 
@@ -129,3 +132,18 @@ def test_add_decoded_and_the_sums(width: int) -> None:
     np.testing.assert_array_equal(counts, (acts[:7] != 0).sum(axis=1))
     a, b = W_dec[:5], W_dec[5:10]
     assert _kernels.squared_distance(a, b) == pytest.approx(((a - b).astype(np.float64) ** 2).sum(), rel=1e-6)
+
+
+@settings(deadline=None, max_examples=40)
+@given(bits=st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=70))
+def test_rounding_is_that_of_torch(bits: list[int]) -> None:
+    numbers = np.array(bits, np.uint32).view(np.float32)
+    numbers = np.where(np.abs(numbers) < 1e9, numbers, np.float32(1.5))[None]  # squares of squares stay finite
+    low, norms = np.zeros((1, numbers.size + 3), np.int16), np.empty((4, 1), np.float32)
+    _kernels.round_numbers(numbers, low, norms)
+    expected = torch.from_numpy(numbers).bfloat16()
+    np.testing.assert_array_equal(low[:, : numbers.size], expected.view(torch.int16).numpy())
+    assert not low[:, numbers.size :].any()
+    kept, lost = expected.double().numpy(), numbers - expected.double().numpy()
+    wanted = [np.sqrt((part**power).sum()) for power in (2, 4) for part in (kept, lost)]
+    np.testing.assert_allclose(norms[:, 0], wanted, rtol=1e-4, atol=1e-18)

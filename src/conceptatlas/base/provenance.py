@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ _LIBRARIES = ("conceptatlas", "torch", "transformers", "sae-lens", "numpy", "sci
 _SECRET = re.compile(r"(api[_-]?key|token$|secret|password|authorization)", re.IGNORECASE)
 
 
+@cache
 def library_versions() -> dict[str, str]:
     """Return the versions of the libraries that decide our numbers (those that are installed)."""
     versions = {"python": platform.python_version()}

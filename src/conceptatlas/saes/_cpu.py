@@ -149,6 +149,7 @@ class MixedTiles(Tiles):
             self.weights[tile],
             self.bias[tile.start :],
             self.threshold[tile.start :],
+            scratch("unsure", (products.numel(), 2), torch.int32).numpy(),
             *out,
         )
 

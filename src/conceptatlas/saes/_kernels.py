@@ -166,6 +166,7 @@ def take_decided(
     weights: npt.NDArray[np.float32],
     bias: npt.NDArray[np.float32],
     threshold: npt.NDArray[np.float32],
+    unsure: npt.NDArray[np.int32],
     counts: npt.NDArray[np.int64],
     ends: npt.NDArray[np.int32],
     features: npt.NDArray[np.uint16],
@@ -184,6 +185,7 @@ def take_decided(
         weights: [F, D].
         bias: [F].
         threshold: [F].
+        unsure: [R F, 2], to work in.
         counts: As for :func:`take_above`, like all that follow.
         ends: As above.
         features: As above.
@@ -195,62 +197,74 @@ def take_decided(
     n_rows, n_features = bits.shape
     always = np.float32(factors[0])
     almost = np.float32(factors[1])
-    unsure = np.empty(n_features, np.int64)
-    decided = np.empty(n_features, np.float32)
     n = 0
+    n_unsure = 0
     for t in range(n_rows):
         below = bits[t]
         bound = reach[t // block]
-        n_unsure = 0
         for first in range(0, n_features, LANES):
             mask = at_most(below, bound, first) & _within(n_features - first)
             while mask != 0:
                 f = first + lowest(mask)
                 mask &= mask - _ONE
                 short = _number(below[f])
-                sure = short < -_number(bound[f])
-                if not sure:
-                    own = min(
-                        always * (w_norms[f, 0] * x_norms[t, 1] + w_norms[f, 1] * x_norms[t, 0]),
-                        almost * np.sqrt(w_norms[f, 2] * x_norms[t, 3] + w_norms[f, 3] * x_norms[t, 2]),
-                    )
-                    sure = short < -own
-                    unsure[n_unsure] = f
-                    n_unsure += abs(short) <= own
-                if sure:
-                    features[n] = f
-                    values[n] = threshold[f] - short
-                    counts[f] += 1
+                features[n] = f
+                values[n] = threshold[f] - short
+                if short < -_number(bound[f]):
                     n += 1
-        # One after the other, with nothing that waits for one: the processor then fetches weights ahead.
-        for i in range(n_unsure):
-            decided[i] = _dot(x, t, weights, unsure[i]) + bias[unsure[i]]
-        for i in range(n_unsure):
-            f = unsure[i]
+                    continue
+                own = min(
+                    always * (w_norms[f, 0] * x_norms[t, 1] + w_norms[f, 1] * x_norms[t, 0]),
+                    almost * np.sqrt(w_norms[f, 2] * x_norms[t, 3] + w_norms[f, 3] * x_norms[t, 2]),
+                )
+                unsure[n_unsure, 0] = t
+                unsure[n_unsure, 1] = n
+                n_unsure += abs(short) <= own
+                n += short <= own
+        ends[t] = n
+    # All of them together, when the products are done with: the weights then stay in the cache, and nothing waits for one.
+    for i in range(n_unsure):
+        at = unsure[i, 1]
+        values[at] = _dot(x, unsure[i, 0], weights, features[at]) + bias[features[at]]
+    n = 0
+    i = 0
+    for t in range(n_rows):
+        while i < ends[t]:
+            f = features[i]
             features[n] = f
-            values[n] = decided[i]
-            active = decided[i] > threshold[f]
+            values[n] = values[i]
+            active = values[i] > threshold[f]
             counts[f] += active
             n += active
+            i += 1
         ends[t] = n
     return n
 
 
 @njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"})
-def rounding_norms(
-    exact: npt.NDArray[np.float32], kept: npt.NDArray[np.float32], norms: npt.NDArray[np.float32]
+def round_numbers(
+    exact: npt.NDArray[np.float32], low: npt.NDArray[np.int16], norms: npt.NDArray[np.float32]
 ) -> None:
-    """Set ``norms`` [4, N] to ‖kept‖, ‖lost‖, ‖kept‖₄² and ‖lost‖₄² of each row, where lost = exact - kept, [N, D]."""
+    """Round finite numbers to bfloat16 (the nearest, of two the even one), and measure what is kept and lost of each row.
+
+    Args:
+        exact: [N, D].
+        low: [N, D or more]; the first D bits of each row are set.
+        norms: [4, N], set to ‖kept‖, ‖lost‖, ‖kept‖₄² and ‖lost‖₄² of each row, where lost = exact - kept.
+    """
     for i in range(exact.shape[0]):
-        a = exact[i]
-        b = kept[i]
         s2 = np.float32(0.0)
         l2 = np.float32(0.0)
         s4 = np.float32(0.0)
         l4 = np.float32(0.0)
-        for d in range(a.shape[0]):
-            s = b[d] * b[d]
-            lost = a[d] - b[d]
+        for d in range(exact.shape[1]):
+            number = exact[i, d]
+            bits = np.float32(number).view(np.uint32)
+            high = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+            kept = np.uint32(high << np.uint32(16)).view(np.float32)
+            low[i, d] = np.int16(high)
+            lost = number - kept
+            s = kept * kept
             q = lost * lost
             s2 += s
             l2 += q

@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from conceptatlas.saes._kernels import rounding_norms
+from conceptatlas.saes._kernels import round_numbers
 from conceptatlas.saes.encoder import Encoder
 
 # Typical errors are a tenth of the margin that this gives: the four-norms are larger than what they bound.
@@ -55,8 +55,7 @@ def to_mixed(encoder: Encoder) -> Encoder:
     else:
         constant, factors_FD, sign = encoder.bias, W_FD, 1.0
     low_FD = torch.zeros(encoder.d_sae, encoder.d_in + EXTRA, dtype=torch.bfloat16, device=encoder.device)
-    low_FD[:, : encoder.d_in] = factors_FD
-    norms = _norms(factors_FD, low_FD[:, : encoder.d_in])
+    norms = _round_into(low_FD, factors_FD)
     low_FD *= sign
     for part in range(encoder.d_in, encoder.d_in + _PARTS):
         low_FD[:, part] = constant
@@ -67,18 +66,21 @@ def to_mixed(encoder: Encoder) -> Encoder:
 def round_rows(x_TD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the rows in bfloat16 with their extra columns [T, D + EXTRA], and their norms [4, T] (see :func:`margin`)."""
     low = torch.zeros(len(x_TD), x_TD.shape[1] + EXTRA, dtype=torch.bfloat16, device=x_TD.device)
-    low[:, : x_TD.shape[1]] = x_TD
     low[:, x_TD.shape[1] : x_TD.shape[1] + _PARTS] = 1.0
-    return low, _norms(x_TD, low[:, : x_TD.shape[1]])
+    return low, _round_into(low, x_TD)
 
 
-def _norms(exact: torch.Tensor, low: torch.Tensor) -> torch.Tensor:
-    """Return ‖kept‖, ‖lost‖, ‖kept‖₄² and ‖lost‖₄² of each row [N, D], [4, N]; lost is what bfloat16 loses."""
-    kept = low.float()
+def _round_into(low: torch.Tensor, exact: torch.Tensor) -> torch.Tensor:
+    """Write ``exact`` [N, D] to the first columns of ``low`` and return its rows' norms.
+
+    These are ‖kept‖, ‖lost‖, ‖kept‖₄² and ‖lost‖₄² of each row, [4, N]; lost is what bfloat16 loses.
+    """
     if exact.device.type == "cpu":
         norms = torch.empty(4, len(exact))
-        rounding_norms(exact.numpy(), kept.numpy(), norms.numpy())
+        round_numbers(exact.numpy(), low.view(torch.int16).numpy(), norms.numpy())
         return norms
+    low[:, : exact.shape[1]] = exact
+    kept = low[:, : exact.shape[1]].float()
     squares, losses = kept.square(), (exact - kept).square()
     sums = [squares.sum(1), losses.sum(1), squares.square().sum(1), losses.square().sum(1)]
     return torch.stack(sums).sqrt_()

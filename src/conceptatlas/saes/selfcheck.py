@@ -30,7 +30,7 @@ MIN_ROWS = 1000
 MAX_ROWS = 2048
 SINK_FACTOR = 10.0
 # Columns of the reconstruction that are made at a time: those of all rows stay in the cache.
-_COLUMNS = 256
+_COLUMNS = 512
 
 
 @dataclass(frozen=True)
