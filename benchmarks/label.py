@@ -91,8 +91,7 @@ def main() -> None:
         compare_stage(subject, source, batches, options)
     del batches
     whole = {
-        name: end_to_end(subject, sources[0], chosen, texts)
-        for name, chosen in columns_of(sources[0], options).items()
+        name: end_to_end(subject, sources[0], chosen, texts) for name, chosen in columns_of(sources[0], options).items()
     }
     print(f"end to end: some {whole['some']:.1f} s, all {whole['all']:.1f} s, {whole['all'] / whole['some']:.1f} times")
 

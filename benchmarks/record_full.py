@@ -1,7 +1,8 @@
 """The full size: Gemma-2-2B's true shape with random weights, and all 135 width-16k Gemma Scope configurations.
 
-1,000 sentences of about 20 words, the published L0 of every SAE. The SAEs are made on the fly from a few random matrices, so that
-neither weights nor disk space for 40 GB of them are needed. What that takes, little, is printed: loading is not measured.
+1,000 sentences of about 20 words, the published L0 of every SAE. The SAEs are made on the fly from a few random matrices,
+so that neither weights nor disk space for 40 GB of them are needed. What that takes, little, is printed: loading is not
+measured.
 
     python benchmarks/record_full.py --work /tmp/bench --dtype bfloat16 --sae-dtype mixed
     python benchmarks/record_full.py --work /tmp/bench --dtype float32 --sae-dtype mixed
@@ -115,6 +116,7 @@ class MadeSource:
         return self
 
     def load_encoder(self, device: Any = "cpu", dtype: str = "float32") -> Encoder:
+        del dtype  # the base has it
         begin = time.perf_counter()
         generator = torch.Generator().manual_seed(self.seed)
         rate = torch.exp(torch.randn(D_SAE, generator=generator))

@@ -126,7 +126,7 @@ def sample_states(subject: Any, concept: Concept, sites: list[str], most: int = 
 def make_sae(slug: str, layer: int, x_TD: torch.Tensor, d_sae: int, l0: float, seed: int) -> LoadedSource:
     """Return a JumpReLU SAE whose features fire at log-normal rates, about ``l0`` of them on the average row of ``x_TD``."""
     generator = torch.Generator().manual_seed(seed)
-    x_TD = x_TD[:512].float()
+    x_TD = x_TD[torch.randperm(len(x_TD), generator=generator)[:1024]].float()  # sentences differ: rows of all of them
     d_in = x_TD.shape[1]
     weights = torch.randn(d_in, d_sae, generator=generator) / d_in**0.5
     bias = -(x_TD.mean(dim=0) @ weights)

@@ -81,7 +81,13 @@ def test_more_than_k_active_is_an_error() -> None:
     config, tensors = tiny_parts("standard", d_in=D, d_sae=F)
     x = planted_rows(dictionary())
     with pytest.raises(WorkError, match="TopK SAE with k = 3 and has"):
-        check_sae(encode_rows(x, build_encoder(config, tensors)), build_decoder(config, tensors), CheckRows(x), name="sae", k=3)
+        check_sae(
+            encode_rows(x, build_encoder(config, tensors)),
+            build_decoder(config, tensors),
+            CheckRows(x),
+            name="sae",
+            k=3,
+        )
 
 
 def test_few_rows_are_not_judged() -> None:

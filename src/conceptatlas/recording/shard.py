@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from conceptatlas.base.errors import InputError, WorkError
-from conceptatlas.recording.check import CheckRows, check_rows, output_site, self_check
+from conceptatlas.recording.check import check_rows, output_site, self_check
 from conceptatlas.recording.encode import LoadedSAE, encode_sequences_of, encode_states, load_sae, with_decoder
 from conceptatlas.recording.forward import row_norms, shard_states, to_numpy
 from conceptatlas.recording.job import Job
@@ -21,6 +21,7 @@ from conceptatlas.recording.manifest import COLUMN_FILES, EMBED_SITE
 from conceptatlas.recording.strongest import summarise
 from conceptatlas.recording.work import HIDDEN_PIECE, SAE_PREFIX
 from conceptatlas.recording.writer import BackgroundWriter
+from conceptatlas.saes.selfcheck import CheckRows
 from conceptatlas.saes.sparse import SparseColumns
 from conceptatlas.subjects.sites import Site
 
@@ -110,9 +111,7 @@ def run_shard(job: Job, shard: int, loaders: Loaders, tick: Callable[[str], None
                 loading += [
                     loader.submit(loaders.encoders.get, source, shard) for source in missing[number + 1 : number + 2]
                 ]
-                encoding.append(
-                    (loaded.source.slug, encoders.submit(_encode_one, job, shard, loaded, states, writer))
-                )
+                encoding.append((loaded.source.slug, encoders.submit(_encode_one, job, shard, loaded, states, writer)))
                 if len(encoding) == at_once:
                     _wait(*encoding.popleft(), tick)
             for under_way in encoding:

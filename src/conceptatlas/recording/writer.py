@@ -11,7 +11,10 @@ WAITING_PIECES = 2
 
 
 class BackgroundWriter:
-    """Writes pieces, of any thread, in a thread of its own; at most ``WAITING_PIECES`` wait. An error shows at the next call."""
+    """Writes pieces in a thread of its own; at most ``WAITING_PIECES`` wait. An error shows at the next call.
+
+    Pieces may come from any thread.
+    """
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="write")

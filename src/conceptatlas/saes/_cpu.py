@@ -104,6 +104,7 @@ class Float32Tiles(Tiles):
         return torch.mm(rows.x, self.encoder.W_enc[:, tile], out=out)
 
     def _take(self, products: torch.Tensor, rows: Rows, tile: slice, out: tuple[Any, ...]) -> int:
+        del rows
         return _kernels.take_above(products.numpy(), self.bias[tile.start :], self.threshold[tile.start :], *out)
 
 

@@ -242,9 +242,7 @@ def take_decided(
 
 
 @njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"})
-def round_numbers(
-    exact: npt.NDArray[np.float32], low: npt.NDArray[np.int16], norms: npt.NDArray[np.float32]
-) -> None:
+def round_numbers(exact: npt.NDArray[np.float32], low: npt.NDArray[np.int16], norms: npt.NDArray[np.float32]) -> None:
     """Round finite numbers to bfloat16 (the nearest, of two the even one), and measure what is kept and lost of each row.
 
     Args:

@@ -1,7 +1,7 @@
 """Sixty-four comparisons at once, as the bits of one number: vector instructions that a compiler does not find by itself.
 
-Written in LLVM's vector types, which it turns into whatever the processor has. They read ``LANES`` numbers whatever the array's
-length: arrays need so much room behind the last number that counts, and bits of what is there are to be cleared.
+Written in LLVM's vector types, which it turns into whatever the processor has. They read ``LANES`` numbers whatever the
+array's length: arrays need so much room behind the last number that counts, and bits of what is there are to be cleared.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def sum_above(_typing: Any, numbers: Any, more: Any, bounds: Any, index: Any) ->
 
 
 @intrinsic
-def sum_above_one(_typing: Any, numbers: Any, more: Any, bound: Any, index: Any) -> Any:
+def sum_above_one(_typing: Any, numbers: Any, _more: Any, _bound: Any, index: Any) -> Any:
     """As :func:`sum_above`, with the same ``more`` and ``bound`` for all."""
     signature = types.uint64(numbers, types.float32, types.float32, index)
 
@@ -78,7 +78,7 @@ def _everywhere(builder: Any, number: Any) -> Any:
 
 
 @intrinsic
-def lowest(_typing: Any, word: Any) -> Any:
+def lowest(_typing: Any, _word: Any) -> Any:
     """Return the place of the lowest bit that is set, of a number that is not zero."""
     signature = types.intp(types.uint64)
 

@@ -365,9 +365,7 @@ class ColumnEncoder:
         self._places = [places[first : first + step] for first in range(0, len(columns), step)]
         self._encoders = [] if self._whole else [encoder.of(part).folded() for part in self._columns]
 
-    def encode(
-        self, x_TD: torch.Tensor
-    ) -> Iterator[tuple[int, tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]]]:
+    def encode(self, x_TD: torch.Tensor) -> Iterator[tuple[int, tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]]]:
         """Yield (target, (rows, values)) for each asked feature over rows [T, D]."""
         for number, places in enumerate(self._places):
             found: SparseColumns

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from conceptatlas.base.memory import give_back_memory
 from conceptatlas.recording.encode import resident_bytes
 from conceptatlas.recording.engines.types import EngineRun
 from conceptatlas.recording.fold import fold_shard
@@ -16,3 +17,4 @@ def run_local(run: EngineRun) -> None:
     for shard in range(len(run.job.plan.shards)):
         run_shard(run.job, shard, loaders, run.tick)
         fold_shard(run.job, shard)
+        give_back_memory()

@@ -12,6 +12,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 from conceptatlas.base.errors import ConceptAtlasError, InputError, WorkError
+from conceptatlas.base.memory import give_back_memory
 from conceptatlas.recording.encode import resident_bytes
 from conceptatlas.recording.engines.types import EngineRun
 from conceptatlas.recording.fold import fold_shard
@@ -109,6 +110,7 @@ def _shard_task(job: Job, model: tuple[str, str, str], threads: int, shard: int)
 
     torch.set_num_threads(threads)  # the number of threads decides how sums are split, and so the last bit
     run_shard(job, shard, _loaders(job, model), lambda _: None)
+    give_back_memory()
 
 
 def _loaders(job: Job, model: tuple[str, str, str]) -> Loaders:
