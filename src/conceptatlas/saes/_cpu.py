@@ -7,6 +7,7 @@ results.
 
 from __future__ import annotations
 
+import threading
 import weakref
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
@@ -192,6 +193,7 @@ def _few(x: torch.Tensor, encoder: Encoder) -> SparseColumns:
 
 
 _ENTRIES = {"rows": torch.int32, "values": torch.float32}
+_one_at_a_time = threading.Lock()
 _last: list[tuple[weakref.ref[torch.Tensor], int, type[Tiles], list[Rows]]] = []
 
 
@@ -201,13 +203,14 @@ def _ready(make: Tiles, x: torch.Tensor, blocks: list[slice]) -> list[Rows]:
     What came of rows that are taken as they are is kept while they live: SAEs of one site come one after the other.
     """
     as_they_are = make.encoder.takes_rows_as_they_are and x.dtype == torch.float32 and x.ndim == 2 and x.is_contiguous()
-    for given, version, kind, found in _last[:]:
-        if as_they_are and given() is x and version == x._version and kind is type(make):
-            return [replace(rows, x=x[block]) for rows, block in zip(found, blocks, strict=True)]
-    ready = each_in_a_thread(lambda block: make.ready(x[block], block.start), blocks)
-    if as_they_are:  # without the rows themselves, which would then live as long as this
-        kept = [replace(rows, x=rows.x.new_empty(0)) for rows in ready]
-        _last[:] = [(weakref.ref(x, _forget), x._version, type(make), kept)]
+    with _one_at_a_time:  # another thread may be about to do the same
+        for given, version, kind, found in _last[:]:
+            if as_they_are and given() is x and version == x._version and kind is type(make):
+                return [replace(rows, x=x[block]) for rows, block in zip(found, blocks, strict=True)]
+        ready = each_in_a_thread(lambda block: make.ready(x[block], block.start), blocks)
+        if as_they_are:  # without the rows themselves, which would then live as long as this
+            kept = [replace(rows, x=rows.x.new_empty(0)) for rows in ready]
+            _last[:] = [(weakref.ref(x, _forget), x._version, type(make), kept)]
     return ready
 
 
