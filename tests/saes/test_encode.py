@@ -233,6 +233,15 @@ def test_products_that_overflow_are_not_the_rows_fault() -> None:
     assert found.nnz == 4
 
 
+def test_rows_that_a_gradient_is_wanted_of() -> None:
+    encoder = build_encoder(*tiny_parts("jumprelu", d_sae=200))
+    x = rows(30)
+    for columns in (None, [3, 5]):
+        plain = encode_rows(x, encoder, columns=columns, tile_features=64)
+        wanted = encode_rows(x.clone().requires_grad_(), encoder, columns=columns, tile_features=64)
+        np.testing.assert_array_equal(plain.values, wanted.values)
+
+
 def test_the_encoder_of_some_features() -> None:
     encoder = build_encoder(*tiny_parts("gated"))
     x = rows(30)

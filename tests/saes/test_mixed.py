@@ -15,11 +15,10 @@ from hypothesis import strategies as st
 from conceptatlas.base.errors import InputError
 from conceptatlas.saes import encode_rows, resolve_saes
 from conceptatlas.saes._cpu import MixedTiles, _last, _ready
-from conceptatlas.saes._device import MixedDevice
+from conceptatlas.saes._device import encode_on_device
 from conceptatlas.saes.architectures import build_encoder
 from conceptatlas.saes.encoder import Encoder, prepare_rows, threshold_encoder
 from conceptatlas.saes.mixed import BLOCK_ROWS, block_maxima, margin, round_rows, to_mixed
-from conceptatlas.saes.sparse import beside
 from tests.helpers.tiny_saes import tiny_parts, write_saelens
 
 
@@ -108,16 +107,17 @@ def test_odd_shapes(n: int, d: int, f: int, tile: int, seed: int) -> None:
         assert (np.diff(rows) > 0).all()
 
 
-def test_the_device_path_agrees() -> None:
-    """The path that a GPU takes, run here on the CPU."""
+@pytest.mark.parametrize("low", [False, True])
+def test_the_device_path_agrees(low: bool) -> None:
+    """The path that a GPU takes, run here on the CPU, in two tiles."""
     x, encoder = case(301, 64, 200)
-    mixed = to_mixed(encoder)
-    device = MixedDevice(prepare_rows(x, mixed), mixed)
-    buffer = torch.empty(200, 301)
-    parts = (slice(0, 150), slice(150, 200))
-    found = beside([device.active(device.products(part, buffer), part) for part in parts])
+    some = to_mixed(encoder) if low else encoder
+    found = encode_on_device(prepare_rows(x, some), some, 150)
     near = distance(x, encoder) < 4
     np.testing.assert_array_equal((found.to_dense(301) != 0)[~near], exact_active(x, encoder)[~near])
+    own = encode_rows(x, some).to_dense(301)
+    both = (found.to_dense(301) != 0) & (own != 0)
+    np.testing.assert_allclose(found.to_dense(301)[both], own[both], rtol=0.02, atol=0.02)
 
 
 def test_columns_and_gates() -> None:

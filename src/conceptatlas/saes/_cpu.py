@@ -166,7 +166,8 @@ def encode_on_cpu(x: torch.Tensor, encoder: Encoder, tile_features: int) -> Spar
     if encoder.W_low is None and encoder.d_sae <= FEW_FEATURES:
         return _few(x, encoder)
     make = MixedTiles(encoder) if encoder.W_low is not None else Float32Tiles(encoder)
-    tiles = [slice(f, min(f + tile_features, encoder.d_sae)) for f in range(0, encoder.d_sae, tile_features)]
+    width = min(tile_features, np.iinfo(np.uint16).max)
+    tiles = [slice(f, min(f + width, encoder.d_sae)) for f in range(0, encoder.d_sae, width)]
     blocks = [slice(first, min(first + TILE_ROWS, len(x))) for first in range(0, len(x), TILE_ROWS)]
     if len(tiles) == 1:  # each block is made ready when its turn has come, and is in the cache for what follows
         found = each_in_a_thread(

@@ -55,6 +55,7 @@ def encode_rows(
     chosen = _checked_columns(columns, encoder.d_sae)
     if len(x) == 0:
         return empty_columns(encoder.d_sae if chosen is None else len(chosen))
+    x = x.detach() if x.requires_grad else x  # as they are, rows are known again (the next SAE of the site)
     with torch.no_grad():
         if encoder.needs_all_columns:
             return _select(encode_topk(prepare_rows(x, encoder), encoder, _topk_rows(encoder)), chosen)
