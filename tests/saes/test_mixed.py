@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from hypothesis import strategies as st
 
 from conceptatlas.base.errors import InputError
 from conceptatlas.saes import encode_rows, resolve_saes
-from conceptatlas.saes._cpu import MixedTiles, _last, _ready
+from conceptatlas.saes._cpu import Float32Tiles, MixedTiles, ReadyRows
 from conceptatlas.saes._device import encode_on_device
 from conceptatlas.saes.architectures import build_encoder
 from conceptatlas.saes.encoder import Encoder, prepare_rows, threshold_encoder
@@ -165,30 +164,22 @@ def test_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
             np.testing.assert_array_equal(a, b)
 
 
-def test_rows_are_made_ready_once_for_saes_of_one_site_and_again_when_they_change() -> None:
-    x, encoder = case(300, 24, 40)
-    tiles, blocks = MixedTiles(to_mixed(encoder)), [slice(0, 256), slice(256, 300)]
-
-    def low(make: MixedTiles, rows: torch.Tensor) -> torch.Tensor:
-        ready = _ready(make, rows, blocks)
-        assert torch.equal(torch.cat([block.x for block in ready]), prepare_rows(rows, make.encoder))
-        assert ready[0].low is not None
-        return ready[0].low
-
-    first = low(tiles, x)
-    assert low(MixedTiles(to_mixed(encoder)), x) is first
-    assert low(tiles, x.clone()) is not first
-    before = low(tiles, x)
-    x[0] = 100.0
-    again = low(tiles, x)
-    assert again is not before
-    assert torch.equal(again[0, :24], x[0].bfloat16())
+def test_rows_are_made_ready_once_for_saes_of_one_site() -> None:
+    x, encoder = case(300, 24, 200)
+    tiles, blocks, ready = MixedTiles(to_mixed(encoder)), [slice(0, 256), slice(256, 300)], ReadyRows()
+    first = ready.of(tiles, x, blocks)
+    assert torch.equal(torch.cat([block.x for block in first]), x)
+    assert ready.of(MixedTiles(to_mixed(encoder)), x, blocks) is first
+    assert ready.of(Float32Tiles(encoder), x, blocks) is not first
     centred = MixedTiles(to_mixed(replace(encoder, b_dec=torch.ones(24))))
-    assert low(centred, x) is not again
-    gone = weakref.ref(x)
-    del x
-    assert gone() is None, "what is kept must not keep the rows"
-    assert not _last
+    assert ready.of(centred, x, blocks)[0].low is not first[0].low
+    other = ready.of(tiles, x.clone(), blocks)
+    assert other is not first
+    plain = encode_rows(x, to_mixed(encoder), tile_features=64)
+    for _ in range(2):
+        found = encode_rows(x, to_mixed(encoder), tile_features=64, ready_rows=ready)
+        for a, b in zip(plain, found, strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.gpu

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from conceptatlas.base.errors import WorkError
+from conceptatlas.base.errors import InputError, WorkError
 from conceptatlas.saes import check_sae, encode_rows, resolve_saes
 from conceptatlas.saes.architectures import Decoder, build_decoder, build_encoder
 from conceptatlas.saes.encoder import Encoder, threshold_encoder
@@ -88,6 +88,13 @@ def test_more_than_k_active_is_an_error() -> None:
             name="sae",
             k=3,
         )
+
+
+def test_a_decoder_of_another_shape_is_an_error() -> None:
+    encoder, decoder = planted_sae()
+    for W_dec in (decoder.W_dec[:-1], decoder.W_dec[:, :-1]):
+        with pytest.raises(InputError, match="where 96 features and a site of width 64 make"):
+            check(encoder, replace(decoder, W_dec=W_dec), planted_rows(dictionary()))
 
 
 def test_few_rows_are_not_judged() -> None:

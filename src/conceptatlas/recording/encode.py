@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from conceptatlas.saes._cpu import ReadyRows
 from conceptatlas.saes.encode import encode_rows, encode_sequences
 from conceptatlas.saes.encoder import Encoder
 from conceptatlas.saes.sparse import SparseColumns, spread_columns
@@ -73,6 +74,7 @@ def encode_states(
     first_row: int,
     only: npt.NDArray[np.int64] | None,
     features: list[int] | None,
+    ready_rows: ReadyRows | None = None,
 ) -> SparseColumns:
     """Encode a shard's rows at one site.
 
@@ -82,6 +84,7 @@ def encode_states(
         first_row: The recording's number of the first of them.
         only: Encode these rows only (ascending), int64; None for all.
         features: Encode and keep these columns only; None for all.
+        ready_rows: Of the shard, for the SAEs that share a site.
 
     Returns:
         Columns over all F features whose ``rows`` are the recording's row numbers.
@@ -89,7 +92,7 @@ def encode_states(
     if loaded.encoder is None:
         raise TypeError("an SAE without an encoder takes whole sequences")
     x = x_TD if only is None else x_TD[torch.from_numpy(only).to(x_TD.device)]
-    columns = encode_rows(x, loaded.encoder, columns=features)
+    columns = encode_rows(x, loaded.encoder, columns=features, ready_rows=ready_rows)
     if features is not None:
         columns = spread_columns(columns, features, loaded.encoder.d_sae)
     return _renumbered(columns, only, first_row)

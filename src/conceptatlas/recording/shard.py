@@ -21,6 +21,7 @@ from conceptatlas.recording.manifest import COLUMN_FILES, EMBED_SITE
 from conceptatlas.recording.strongest import summarise
 from conceptatlas.recording.work import HIDDEN_PIECE, SAE_PREFIX
 from conceptatlas.recording.writer import BackgroundWriter
+from conceptatlas.saes._cpu import ReadyRows
 from conceptatlas.saes.selfcheck import CheckRows
 from conceptatlas.saes.sparse import SparseColumns
 from conceptatlas.subjects.sites import Site
@@ -73,10 +74,12 @@ class States:
     Attributes:
         rows: site → [T_shard, D], the rows.
         tokens: site → one [L, D] per item, every token, where an SAE needs whole sequences.
+        ready: The rows of the site at work, ready for products.
     """
 
     rows: dict[str, torch.Tensor]
     tokens: dict[str, list[torch.Tensor]]
+    ready: ReadyRows = field(default_factory=ReadyRows)
     _checked: dict[tuple[Site, Site | None], CheckRows] = field(default_factory=dict)
 
     def check_rows(self, source: SAESource) -> CheckRows:
@@ -99,8 +102,10 @@ def run_shard(job: Job, shard: int, loaders: Loaders, tick: Callable[[str], None
         return
     writer = BackgroundWriter()
     # On a CPU one SAE's tiles fill the gaps that another leaves: where it waits for its last tile, and in its check.
-    at_once = 2 if job.options.device == "cpu" and all(source.is_row_wise for source in missing) else 1
-    with _pool(1, "load") as loader, _pool(at_once, "encode-sae") as encoders:
+    threads = torch.get_num_threads()
+    shared = job.options.device == "cpu" and all(source.is_row_wise for source in missing)
+    at_once = min(2, threads) if shared else 1
+    with _pool(1, "load", threads) as loader, _pool(at_once, "encode-sae", threads) as encoders:
         try:
             loading = [loader.submit(loaders.encoders.get, source, shard) for source in missing[:1]]
             states = _forward(job, shard, missing, loaders.subject())
@@ -122,8 +127,9 @@ def run_shard(job: Job, shard: int, loaders: Loaders, tick: Callable[[str], None
         writer.close()
 
 
-def _pool(size: int, name: str) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max_workers=size, thread_name_prefix=name)
+def _pool(size: int, name: str, threads: int) -> ThreadPoolExecutor:
+    """Return threads in which torch computes on ``threads`` cores: what they begin with is what was last set in any."""
+    return ThreadPoolExecutor(size, thread_name_prefix=name, initializer=torch.set_num_threads, initargs=(threads,))
 
 
 def _wait(slug: str, encoding: Future[None], tick: Callable[[str], None]) -> None:
@@ -209,7 +215,8 @@ def _encoded(job: Job, shard: int, loaded: LoadedSAE, states: States, first_row:
             states.tokens[site], job.plan.masks[first:last], loaded, first_row=first_row, only=only,
             features=job.options.features,
         )  # fmt: skip
-    return encode_states(x_TD, loaded, first_row=first_row, only=only, features=job.options.features)
+    ready = states.ready if only is None else None
+    return encode_states(x_TD, loaded, first_row=first_row, only=only, features=job.options.features, ready_rows=ready)
 
 
 def piece_of(job: Job, columns: SparseColumns) -> Piece:

@@ -25,15 +25,15 @@ class BackgroundWriter:
     def submit(self, task: Callable[[], None]) -> None:
         """Queue a task, waiting for room; raise what an earlier one raised."""
         self._room.acquire()
-        with self._lock:
-            self._raise_failed()
-            self._futures.append(self._pool.submit(self._run, task))
-
-    def _run(self, task: Callable[[], None]) -> None:
         try:
-            task()
-        finally:
+            with self._lock:
+                self._raise_failed()
+                future = self._pool.submit(task)
+                self._futures.append(future)
+        except BaseException:
             self._room.release()
+            raise
+        future.add_done_callback(lambda _done: self._room.release())  # also where it is dropped
 
     def _raise_failed(self) -> None:
         done = [future for future in self._futures if future.done()]

@@ -1,14 +1,13 @@
 """Threshold encoders on a CPU: rows in blocks, features in tiles; products and what is active of them, thread by thread.
 
 A tile of products is small enough to stay near the core that made it, and each is made from few weights and many rows, so that
-the library packs little for each product. Block and tile are the same for any number of rows and threads, and so are the
-results.
+the library packs little for each product. Block and tile are the same for any number of rows and threads; where there is one
+block and one tile only, all of torch's threads share it.
 """
 
 from __future__ import annotations
 
 import threading
-import weakref
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -156,7 +155,9 @@ class MixedTiles(Tiles):
         )
 
 
-def encode_on_cpu(x: torch.Tensor, encoder: Encoder, tile_features: int) -> SparseColumns:
+def encode_on_cpu(
+    x: torch.Tensor, encoder: Encoder, tile_features: int, ready_rows: ReadyRows | None = None
+) -> SparseColumns:
     """Return the sparse columns of a threshold encoder over rows [T, D], before what a gated one does to its values.
 
     Raises:
@@ -174,7 +175,8 @@ def encode_on_cpu(x: torch.Tensor, encoder: Encoder, tile_features: int) -> Spar
             lambda block: make.entries(make.fitted(make.ready(x[block], block.start)), tiles[0]), blocks
         )
     else:
-        ready = each_in_a_thread(make.fitted, _ready(make, x, blocks))
+        ready = _ready(make, x, blocks) if ready_rows is None else ready_rows.of(make, x, blocks)
+        ready = each_in_a_thread(make.fitted, ready)
         found = each_in_a_thread(lambda place: make.entries(*place), [(rows, tile) for tile in tiles for rows in ready])
     return _columns([found[i : i + len(blocks)] for i in range(0, len(found), len(blocks))], tiles)
 
@@ -194,29 +196,30 @@ def _few(x: torch.Tensor, encoder: Encoder) -> SparseColumns:
 
 
 _ENTRIES = {"rows": torch.int32, "values": torch.float32}
-_one_at_a_time = threading.Lock()
-_last: list[tuple[weakref.ref[torch.Tensor], int, type[Tiles], list[Rows]]] = []
+
+
+class ReadyRows:
+    """Keeps the rows of the last site ready for products: its SAEs come one after the other, with the very same rows.
+
+    For rows that nobody changes meanwhile. May be used by several threads.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._last: tuple[torch.Tensor, type[Tiles], list[Rows]] | None = None
+
+    def of(self, make: Tiles, x: torch.Tensor, blocks: list[slice]) -> list[Rows]:
+        """Return every block of ``x`` ready for the products of an encoder."""
+        if not make.encoder.takes_rows_as_they_are:
+            return _ready(make, x, blocks)
+        with self._lock:
+            if self._last is None or self._last[0] is not x or self._last[1] is not type(make):
+                self._last = x, type(make), _ready(make, x, blocks)
+            return self._last[2]
 
 
 def _ready(make: Tiles, x: torch.Tensor, blocks: list[slice]) -> list[Rows]:
-    """Return every block ready for products.
-
-    What came of rows that are taken as they are is kept while they live: SAEs of one site come one after the other.
-    """
-    as_they_are = make.encoder.takes_rows_as_they_are and x.dtype == torch.float32 and x.ndim == 2 and x.is_contiguous()
-    with _one_at_a_time:  # another thread may be about to do the same
-        for given, version, kind, found in _last[:]:
-            if as_they_are and given() is x and version == x._version and kind is type(make):
-                return [replace(rows, x=x[block]) for rows, block in zip(found, blocks, strict=True)]
-        ready = each_in_a_thread(lambda block: make.ready(x[block], block.start), blocks)
-        if as_they_are:  # without the rows themselves, which would then live as long as this
-            kept = [replace(rows, x=rows.x.new_empty(0)) for rows in ready]
-            _last[:] = [(weakref.ref(x, _forget), x._version, type(make), kept)]
-    return ready
-
-
-def _forget(gone: weakref.ref[torch.Tensor]) -> None:
-    _last[:] = [entry for entry in _last if entry[0] is not gone]
+    return each_in_a_thread(lambda block: make.ready(x[block], block.start), blocks)
 
 
 def _columns(found: list[list[Entries]], tiles: list[slice]) -> SparseColumns:

@@ -22,9 +22,8 @@ def encode_on_device(x_TD: torch.Tensor, encoder: Encoder, tile_features: int) -
     """Return the sparse columns of a threshold encoder over prepared rows, before what a gated one does to its values."""
     tile = max(1, min(tile_features, encoder.d_sae))
     tiles = [slice(first, min(first + tile, encoder.d_sae)) for first in range(0, encoder.d_sae, tile)]
-    way = MixedDevice(x_TD, encoder) if encoder.W_low is not None else Float32Device(x_TD, encoder)
-    buffer = torch.empty(tile, len(x_TD), device=x_TD.device)
-    return beside([way.active(way.products(part, buffer), part) for part in tiles])
+    way = MixedDevice(x_TD, encoder) if encoder.W_low is not None else Float32Device(x_TD, encoder, tile)
+    return beside([way.active(way.products(part), part) for part in tiles])
 
 
 class OnDevice(ABC):
@@ -37,10 +36,9 @@ class OnDevice(ABC):
         self.bias = encoder.bias
         self.threshold = encoder.threshold
 
-    def products(self, part: slice, buffer: torch.Tensor) -> torch.Tensor:
-        """Return the products of the features in ``part`` with all rows, [F_tile, T], in ``buffer``."""
-        out = buffer[: part.stop - part.start]
-        return torch.mm(self.encoder.W_enc[:, part].t(), self.x_TD.t(), out=out)
+    @abstractmethod
+    def products(self, part: slice) -> torch.Tensor:
+        """Return the products of the features in ``part`` with all rows, float32 [F_tile, T]."""
 
     @abstractmethod
     def active(self, products_FT: torch.Tensor, part: slice) -> SparseColumns:
@@ -49,6 +47,14 @@ class OnDevice(ABC):
 
 class Float32Device(OnDevice):
     """The plain way."""
+
+    def __init__(self, x_TD: torch.Tensor, encoder: Encoder, tile: int) -> None:
+        super().__init__(x_TD, encoder)
+        self._buffer = torch.empty(tile, len(x_TD), device=x_TD.device)
+
+    def products(self, part: slice) -> torch.Tensor:
+        """As the base class; they are overwritten by the next."""
+        return torch.mm(self.encoder.W_enc[:, part].t(), self.x_TD.t(), out=self._buffer[: part.stop - part.start])
 
     def active(self, products_FT: torch.Tensor, part: slice) -> SparseColumns:
         """Compare, and gather."""
@@ -66,13 +72,12 @@ class MixedDevice(OnDevice):
         self.W_low, self.w_norms = encoder.W_low, encoder.w_norms
         self.x_low, self.x_norms = mixed.round_rows(x_TD)
 
-    def products(self, part: slice, buffer: torch.Tensor) -> torch.Tensor:
+    def products(self, part: slice) -> torch.Tensor:
         """As the base class, from bfloat16 factors."""
-        out = buffer[: part.stop - part.start]
         W_FD, x_DT = self.W_low[:, part].t(), self.x_low.t()
-        if out.device.type == "cuda":
+        if x_DT.device.type == "cuda":
             return torch.mm(W_FD, x_DT, out_dtype=torch.float32)
-        return out.copy_(torch.mm(W_FD, x_DT))
+        return torch.mm(W_FD, x_DT).float()
 
     def active(self, products_FT: torch.Tensor, part: slice) -> SparseColumns:
         """Decide again where the margin reaches the threshold, and gather."""

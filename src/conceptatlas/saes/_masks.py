@@ -2,6 +2,8 @@
 
 Written in LLVM's vector types, which it turns into whatever the processor has. They read ``LANES`` numbers whatever the
 array's length: arrays need so much room behind the last number that counts, and bits of what is there are to be cleared.
+
+Compiled loops that use these are kept on disk until *their* file changes: touch ``_kernels.py`` after a change here.
 """
 
 from __future__ import annotations

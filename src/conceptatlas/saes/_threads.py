@@ -33,7 +33,10 @@ def scratch(use: str, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tenso
 
 
 def each_in_a_thread(work: Callable[[T], R], parts: Sequence[T]) -> list[R]:
-    """Return ``work(part)`` for every part, on as many threads as torch uses, each with one core to compute on."""
+    """Return ``work(part)`` for every part, on as many threads as torch uses, each with one core to compute on.
+
+    A single part is worked on here, by all of torch's threads.
+    """
     if min(torch.get_num_threads(), len(parts)) <= 1:
         return [work(part) for part in parts]
     with _making:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 
 from conceptatlas.base.errors import InputError, WorkError
-from conceptatlas.saes._cpu import TILE_FEATURES, encode_on_cpu
+from conceptatlas.saes._cpu import TILE_FEATURES, ReadyRows, encode_on_cpu
 from conceptatlas.saes._device import encode_on_device
 from conceptatlas.saes._topk import encode_topk
 from conceptatlas.saes.encoder import Encoder, prepare_rows
@@ -34,6 +34,7 @@ def encode_rows(
     *,
     columns: Sequence[int] | None = None,
     tile_features: int | None = None,
+    ready_rows: ReadyRows | None = None,
 ) -> SparseColumns:
     """Encode rows and return what is not zero, by feature.
 
@@ -44,6 +45,7 @@ def encode_rows(
             places with :func:`~conceptatlas.saes.sparse.spread_columns`). Threshold encoders compute only these;
             TopK kinds must encode all (``encoder.needs_all_columns``).
         tile_features: Features per tile (threshold kinds only); by default as :func:`tile_size` says.
+        ready_rows: Given for SAEs that take the very same rows, these are checked and rounded once.
 
     Returns:
         Sparse columns over T rows; float32 values in the SAE's own units.
@@ -55,7 +57,7 @@ def encode_rows(
     chosen = _checked_columns(columns, encoder.d_sae)
     if len(x) == 0:
         return empty_columns(encoder.d_sae if chosen is None else len(chosen))
-    x = x.detach() if x.requires_grad else x  # as they are, rows are known again (the next SAE of the site)
+    x = x.detach() if x.requires_grad else x  # the very same rows are known again
     with torch.no_grad():
         if encoder.needs_all_columns:
             return _select(encode_topk(prepare_rows(x, encoder), encoder, _topk_rows(encoder)), chosen)
@@ -64,7 +66,7 @@ def encode_rows(
             some = some.folded()
         tile = tile_features or tile_size(len(x), encoder.device)
         if encoder.device.type == "cpu":
-            entries = encode_on_cpu(x, some, tile)
+            entries = encode_on_cpu(x, some, tile, ready_rows)
         else:
             entries = encode_on_device(prepare_rows(x, some), some, tile)
     if some.scale is None or some.shift is None:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from scipy import sparse
 
-from conceptatlas.base.errors import WorkError
+from conceptatlas.base.errors import InputError, WorkError
 from conceptatlas.saes._kernels import add_decoded, count_rows, squared_distance
 from conceptatlas.saes.architectures import Decoder
 from conceptatlas.saes.encoder import row_statistics
@@ -116,6 +116,7 @@ def check_sae(
         k: For TopK kinds, the number of features that may be active in a row.
 
     Raises:
+        InputError: The decoder's shape is not that of the features and the site.
         WorkError: A TopK SAE has more than k active features in some row.
     """
     active = np.zeros(len(rows.rows), np.int64)
@@ -131,11 +132,21 @@ def check_sae(
         return SAECheck(None, None, "not judged", f"{name}: not judged, there are no rows.", 0, n_sinks)
     l0 = float(active[~rows.sinks].mean())
     fvu = None
+    if decoder is not None and rows.goal is not None:
+        _check_shape(name, decoder, columns.n_features, rows.goal.shape[1])
     if decoder is not None and rows.goal is not None and rows.variance > 0:
         found = rows.kept(decode_rows(columns, decoder, rows.rows))
         fvu = squared_distance(rows.goal, found) / rows.variance
     status, message = _judge(name, l0, fvu, stated_l0, n_rows)
     return SAECheck(l0, fvu, status, message, n_rows, n_sinks)
+
+
+def _check_shape(name: str, decoder: Decoder, n_features: int, width: int) -> None:
+    if tuple(decoder.W_dec.shape) != (n_features, width):
+        raise InputError(
+            f"The decoder of {name} has shape {list(decoder.W_dec.shape)} where {n_features} features and a site of width "
+            f"{width} make [{n_features}, {width}]; it belongs to another model or site."
+        )
 
 
 def sink_rows(x_TD: torch.Tensor) -> npt.NDArray[np.bool_]:
@@ -195,7 +206,7 @@ def _judge(name: str, l0: float, fvu: float | None, stated: float | None, n_rows
     if n_rows < MIN_ROWS:
         return "not judged", f"{name}: not judged, {n_rows} rows are fewer than {MIN_ROWS:,}."
     complaints = []
-    if fvu is not None and fvu > MAX_FVU:
+    if fvu is not None and not fvu <= MAX_FVU:
         complaints.append(f"it leaves {fvu:.2f} of the variance unexplained (more than {MAX_FVU})")
     if stated is not None and not stated / L0_FACTOR <= l0 <= stated * L0_FACTOR:
         complaints.append(f"{l0:.1f} features are active per row where its own figure is {stated:g}")
