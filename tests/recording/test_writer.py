@@ -12,7 +12,11 @@ from conceptatlas.recording.writer import WAITING_PIECES, BackgroundWriter
 
 def test_nobody_waits_for_a_writer_that_was_given_up() -> None:
     writer, go_on = BackgroundWriter(), threading.Event()
-    writer.submit(lambda: None if go_on.wait(10) else None)
+
+    def first() -> None:
+        go_on.wait(10)
+
+    writer.submit(first)
     for _ in range(WAITING_PIECES - 1):
         writer.submit(lambda: None)
     with ThreadPoolExecutor(3) as pool:
