@@ -63,7 +63,7 @@ def test_take_few(n_features: int, n_rows: int, junk: float, bad: float | None, 
     rng = np.random.default_rng(seed)
     numbers = rng.integers(-3, 4, (n_features, n_rows)).astype(np.float32)
     if bad is not None:
-        numbers[rng.integers(n_features), rng.integers(n_rows)] = bad
+        numbers[:, rng.integers(n_rows)] = bad  # what a row that is not finite makes of every product
     products = followed_by(numbers, junk)
     bias = rng.integers(-2, 3, n_features).astype(np.float32)
     threshold = rng.integers(0, 3, n_features).astype(np.float32)

@@ -190,7 +190,7 @@ def _few(x: torch.Tensor, encoder: Encoder) -> SparseColumns:
     rows, values = (scratch(name, (size,), dtype).numpy() for name, dtype in _ENTRIES.items())
     indptr = np.zeros(encoder.d_sae + 1, np.int64)
     columns = products.numpy(), encoder.bias.numpy(), encoder.threshold.numpy()
-    if not _kernels.take_few(*columns, indptr[1:], rows, values):  # so are products with a row that is not
+    if not _kernels.take_few(*columns, indptr[1:], rows, values):
         check_finite(x_TD, 0)
     return SparseColumns(indptr, rows[: indptr[-1]].copy(), values[: indptr[-1]].copy())
 

@@ -89,14 +89,12 @@ def take_few(
         values: [F T], where the pre-activations go.
 
     Returns:
-        Whether all products are finite.
+        Whether the first feature's products are finite: a row that is not makes no product that is, whatever the weights.
     """
     n_features, n_rows = products.shape
     n = 0
-    nothing = np.float32(0.0)
     for f in range(n_features):
         column = products[f]
-        nothing += _zero_if_finite(column)
         for first in range(0, n_rows, LANES):
             mask = sum_above_one(column, bias[f], threshold[f], first) & _within(n_rows - first)
             while mask != 0:
@@ -106,7 +104,7 @@ def take_few(
                 values[n] = column[t] + bias[f]
                 n += 1
         ends[f] = n
-    return nothing == 0.0
+    return n_features == 0 or _zero_if_finite(products[0]) == 0.0
 
 
 @njit(nogil=True, cache=True, fastmath={"reassoc"})
