@@ -13,7 +13,7 @@ from conceptatlas.base.errors import InputError, WorkError
 from conceptatlas.saes import check_sae, encode_rows, resolve_saes
 from conceptatlas.saes.architectures import Decoder, build_decoder, build_encoder
 from conceptatlas.saes.encoder import Encoder, threshold_encoder
-from conceptatlas.saes.selfcheck import CheckRows, SAECheck, _decoded_on_device, decode_rows, sink_rows
+from conceptatlas.saes.selfcheck import CheckRows, SAECheck, _decoded_on_device, decode_rows
 from tests.helpers.tiny_saes import ROW_WISE, tiny_parts, write_saelens
 
 D, F, ACTIVE = 64, 96, 3
@@ -108,7 +108,7 @@ def test_attention_sinks_are_left_out() -> None:
     encoder, decoder = planted_sae()
     x = planted_rows(dictionary())
     x[[3, 700]] = 500 * torch.randn(2, D, generator=torch.Generator().manual_seed(2))
-    assert sink_rows(x).nonzero()[0].tolist() == [3, 700]
+    assert CheckRows(x).sinks.nonzero()[0].tolist() == [3, 700]
     found = check(encoder, decoder, x)
     assert (found.status, found.n_sinks, found.n_rows) == ("ok", 2, 1498)
 

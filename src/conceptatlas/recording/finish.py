@@ -16,7 +16,6 @@ from conceptatlas.concepts import Concept
 from conceptatlas.recording.check import SUSPECT, CheckRecord
 from conceptatlas.recording.files import write_table
 from conceptatlas.recording.fold import read_summary
-from conceptatlas.recording.forward import sink_rows
 from conceptatlas.recording.job import Job
 from conceptatlas.recording.manifest import (
     FEATURES_FOLDER,
@@ -42,6 +41,7 @@ from conceptatlas.recording.work import (
     as_file_checks,
     load_piece_array,
 )
+from conceptatlas.subjects.norms import attention_sinks
 
 if TYPE_CHECKING:
     from conceptatlas.recording.prepare import Prepared
@@ -138,7 +138,7 @@ def site_figures(job: Job) -> tuple[dict[str, SiteInfo], npt.NDArray[np.bool_]]:
     figures = {}
     for column, name in enumerate(names):
         norms = np.ascontiguousarray(norms_TS[:, column])
-        found = sink_rows(norms)
+        found = attention_sinks(norms)
         sinks |= found
         figures[name] = SiteInfo(
             median_norm=float(np.median(norms)),

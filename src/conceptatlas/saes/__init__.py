@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from conceptatlas.saes.loading import decoder_of, encoder_of
     from conceptatlas.saes.registry import neuronpedia_url
     from conceptatlas.saes.resolving import resolve_saes
-    from conceptatlas.saes.selfcheck import CheckRows, SAECheck, check_sae, sink_rows
+    from conceptatlas.saes.selfcheck import CheckRows, SAECheck, check_sae
     from conceptatlas.saes.source import SAESource, require_width
 
 # Name -> module. Most of these bring torch along, so they are imported on first use.
@@ -37,7 +37,6 @@ _LAZY = {
     "prepare_rows": "encoder",
     "require_width": "source",
     "resolve_saes": "resolving",
-    "sink_rows": "selfcheck",
     "site_counts": "catalog",
 }
 
@@ -60,7 +59,6 @@ __all__ = [
     "read_catalog",
     "require_width",
     "resolve_saes",
-    "sink_rows",
     "site_counts",
     "spread_columns",
 ]

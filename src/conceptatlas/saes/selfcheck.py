@@ -21,6 +21,7 @@ from conceptatlas.saes._kernels import add_decoded, count_rows, squared_distance
 from conceptatlas.saes.architectures import Decoder
 from conceptatlas.saes.encoder import row_statistics
 from conceptatlas.saes.sparse import SparseColumns
+from conceptatlas.subjects.norms import attention_sinks, row_norms
 
 CheckStatus = Literal["ok", "not judged", "suspect"]
 
@@ -28,7 +29,6 @@ MAX_FVU = 0.6
 L0_FACTOR = 3.0
 MIN_ROWS = 1000
 MAX_ROWS = 2048
-SINK_FACTOR = 10.0
 # Columns of the reconstruction that are made at a time: those of all rows stay in the cache.
 _COLUMNS = 512
 
@@ -55,7 +55,7 @@ class CheckRows:
     @cached_property
     def sinks(self) -> npt.NDArray[np.bool_]:
         """Which of them are attention sinks, [N]."""
-        return sink_rows(self.rows)
+        return attention_sinks(row_norms(self.rows))
 
     @cached_property
     def goal(self) -> npt.NDArray[np.float32] | None:
@@ -147,15 +147,6 @@ def _check_shape(name: str, decoder: Decoder, n_features: int, width: int) -> No
             f"The decoder of {name} has shape {list(decoder.W_dec.shape)} where {n_features} features and a site of width "
             f"{width} make [{n_features}, {width}]; it belongs to another model or site."
         )
-
-
-def sink_rows(x_TD: torch.Tensor) -> npt.NDArray[np.bool_]:
-    """Return which rows are attention sinks: a norm above ten times the median."""
-    if len(x_TD) == 0:
-        return np.zeros(0, np.bool_)
-    rows = x_TD.numpy()
-    norms = np.sqrt(np.einsum("td,td->t", rows, rows))
-    return np.asarray(norms > SINK_FACTOR * np.median(norms), np.bool_)
 
 
 def decode_rows(columns: SparseColumns, decoder: Decoder, x_TD: torch.Tensor) -> npt.NDArray[np.float32]:

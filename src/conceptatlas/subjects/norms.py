@@ -9,9 +9,10 @@ import torch
 SINK_FACTOR = 10.0
 
 
-def row_norms(hidden_TD: torch.Tensor) -> npt.NDArray[np.float32]:
-    """Return the Euclidean norm of each row of hidden states [T, D], float32 [T]."""
-    return torch.linalg.vector_norm(hidden_TD.float(), dim=-1).cpu().numpy()
+def row_norms(hidden_TD: torch.Tensor, step: int = 4096) -> npt.NDArray[np.float32]:
+    """Return the Euclidean norm of each row of hidden states [T, D], float32 [T]; ``step`` rows are widened at a time."""
+    parts = [torch.linalg.vector_norm(hidden_TD[i : i + step].float(), dim=-1) for i in range(0, len(hidden_TD), step)]
+    return torch.cat(parts).cpu().numpy() if parts else np.zeros(0, np.float32)
 
 
 def attention_sinks(norms_T: npt.NDArray[np.float32], *, factor: float = SINK_FACTOR) -> npt.NDArray[np.bool_]:
@@ -23,4 +24,4 @@ def attention_sinks(norms_T: npt.NDArray[np.float32], *, factor: float = SINK_FA
     """
     if len(norms_T) == 0:
         return np.zeros(0, dtype=bool)
-    return np.asarray(norms_T > factor * np.median(norms_T), dtype=bool)
+    return np.asarray(norms_T > factor * float(np.median(norms_T)), dtype=bool)
