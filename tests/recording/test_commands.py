@@ -62,6 +62,8 @@ def test_record_and_again(data, gemma_path, sae_folder, tmp_path):
     assert [row["sae_id"] for row in table] == ["layer_1"]
     assert table[0]["status"] == "not judged"
     assert Recording.open(tmp_path / "rec").n_items == 8
+    said = invoke("info", tmp_path / "rec").stdout
+    assert "1 of 1 SAEs were not judged in full: saes/layer_1: not judged, 1" in said
     outcome = call(data, gemma_path, sae_folder, tmp_path / "rec", "--resume")
     assert outcome.code == 0
     assert "nothing to do" in outcome.stderr

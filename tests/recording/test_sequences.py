@@ -66,4 +66,12 @@ def test_whole_sequences_special_tokens_included(gemma, concept, saes, tmp_path,
     assert (expected != 0).any()
     np.testing.assert_allclose(rec.columns("running").to_dense(rec.n_rows), expected, atol=1e-4)
     assert rec.columns("low").nnz > 0
+    whole = np.zeros((rec.n_rows, 20), np.float32)
+    for item, ids in enumerate(tokens.token_ids):
+        x = gemma.hidden_states([ids], [Site.parse(source.site)])[source.site]
+        whole[rec.row_slice(item)] = sae.encode(x[None])[0].numpy()[tokens.rows[item]]
+    first = whole[: rec.sae("running").rows_checked]
+    assert rec.sae("running").l0 == pytest.approx((first != 0).sum(axis=1).mean(), abs=0.1)
+    assert rec.sae("running").average_l0 == round(rec.sae("running").l0, 1)
+    assert rec.sae("running").l0_measured
     assert rec.sae("running").status == "not judged"

@@ -192,6 +192,29 @@ def test_a_configuration_that_differs_from_its_name(change: dict[str, Any], mess
         with_config(source, config | change)
 
 
+def test_a_transcoder_that_writes_elsewhere_than_its_name_says() -> None:
+    entry = next(e for e in registry()["mwhanna-qwen3-4b-transcoders"] if e.sae_id == "layer_2")
+    source = registry_source(entry)
+    assert source.site_out == "blocks.2.hook_mlp_out"
+    config, _ = tiny_parts("transcoder", hook="blocks.2.mlp.hook_in", hook_out="blocks.2.hook_mlp_out")
+    assert with_config(source, config).site_out == "blocks.2.hook_mlp_out"
+    silent, _ = tiny_parts("transcoder", hook="blocks.2.mlp.hook_in")
+    assert with_config(source, silent).site_out == "blocks.2.hook_mlp_out"
+    config["metadata"]["hook_name_out"] = "blocks.3.hook_mlp_out"
+    with pytest.raises(InputError, match=r"expected to have site_out 'blocks\.2\.hook_mlp_out'"):
+        with_config(source, config)
+
+
+def test_where_a_transcoder_writes_may_stand_beside_the_metadata(tmp_path: Path) -> None:
+    """As in configurations of SAELens 5."""
+    folder = write_saelens(tmp_path / "sae", "transcoder")
+    config = json.loads((folder / "cfg.json").read_text())
+    (folder / "cfg.json").write_text(json.dumps(config | {"hook_name_out": "blocks.1.hook_mlp_out"}))
+    (source,) = resolve_saes([str(folder)])
+    assert source.site_out == "blocks.1.hook_mlp_out"
+    assert source.reconstructs
+
+
 def test_without_a_network_the_error_says_what_to_fetch() -> None:
     with pytest.raises(InputError, match=r"jbloom/GPT2-Small-SAEs-Reformatted at blocks.8.hook_resid_pre.*hf download"):
         resolve_saes(["gpt2-small-res-jb:blocks.8.hook_resid_pre"])

@@ -104,6 +104,27 @@ def test_few_rows_are_not_judged() -> None:
     assert check(encoder, decoder, torch.zeros(0, D)).status == "not judged"
 
 
+@pytest.mark.parametrize(
+    ("decoded", "stated", "status", "message"),
+    [
+        (True, 4.0, "ok", ""),
+        (False, 4.0, "ok", "sae: only its L0 was compared, there is no reconstruction to judge."),
+        (True, None, "ok", "sae: only its reconstruction was judged, no L0 is stated to compare with."),
+        (
+            False,
+            None,
+            "not judged",
+            "sae: not judged, there is neither a reconstruction nor a stated L0 to compare with.",
+        ),
+    ],
+)
+def test_what_could_not_be_compared_is_said(decoded: bool, stated: float | None, status: str, message: str) -> None:
+    encoder, decoder = planted_sae()
+    x = planted_rows(dictionary())
+    found = check_sae(encode_rows(x, encoder), decoder if decoded else None, CheckRows(x), name="sae", stated_l0=stated)
+    assert (found.status, found.message) == (status, message)
+
+
 def test_attention_sinks_are_left_out() -> None:
     encoder, decoder = planted_sae()
     x = planted_rows(dictionary())
@@ -118,11 +139,9 @@ def test_transcoders_are_judged_at_their_output_site() -> None:
     turned = replace(decoder, W_dec=decoder.W_dec.flip(1))
     x = planted_rows(dictionary())
     columns = encode_rows(x, encoder)
-    without = check_sae(columns, turned, CheckRows(x, transcodes=True), name="t", stated_l0=4.0)
-    assert without.fvu is None
-    right = check_sae(columns, turned, CheckRows(x, x.flip(1), transcodes=True), name="t", stated_l0=4.0)
+    right = check_sae(columns, turned, CheckRows(x, x.flip(1)), name="t", stated_l0=4.0)
     assert right.status == "ok"
-    wrong = check_sae(columns, turned, CheckRows(x, x, transcodes=True), name="t", stated_l0=4.0)
+    wrong = check_sae(columns, turned, CheckRows(x, x), name="t", stated_l0=4.0)
     assert wrong.status == "suspect"
 
 

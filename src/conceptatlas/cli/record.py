@@ -103,7 +103,10 @@ def print_saes(recording: Recording) -> None:
     for sae in recording.saes:
         l0 = "L0    –" if sae.l0 is None else f"L0 {sae.l0:6.1f}"
         fvu = "FVU   –" if sae.fvu is None else f"FVU {sae.fvu:.3f}"
-        say(f"  {sae.name:<{width}}  {sae.d_in} → {sae.d_sae}  {l0}  {fvu}  {sae.status}")
+        say(f"  {sae.name:<{width}}  {sae.d_in} → {sae.d_sae}  {l0}  {fvu}  {sae.verdict}")
+    unjudged = [sae for sae in recording.saes if sae.status != "suspect" and sae.message]
+    if unjudged:
+        say(f"  {len(unjudged)} of {len(recording.saes)} SAEs were not judged in full: {unjudged[0].message}")
 
 
 def parse_features(text: str | None) -> list[int] | None:

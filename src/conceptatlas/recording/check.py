@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from pydantic import BaseModel
 
 from conceptatlas.base.errors import WorkError
-from conceptatlas.saes.encode import encode_rows
+from conceptatlas.saes.encode import encode_rows, encode_sequences
 from conceptatlas.saes.selfcheck import CheckRows, check_sae
 from conceptatlas.saes.sparse import SparseColumns
 from conceptatlas.subjects.sites import Site
@@ -20,6 +23,9 @@ if TYPE_CHECKING:
 # Enough to judge by, attention sinks left out, and little beside the encoding of a shard.
 CHECK_ROWS = 1088
 SUSPECT = "suspect"
+
+# Every token of an item [L, D], and which of them are rows.
+Sequence = tuple[torch.Tensor, npt.NDArray[np.bool_]]
 
 
 class CheckRecord(BaseModel):
@@ -40,18 +46,28 @@ def output_site(source: SAESource) -> Site | None:
     return Site.parse(name)
 
 
+def reconstructs(source: SAESource) -> bool:
+    """Whether the decoder gives back a known site, so that FVU can be judged."""
+    return getattr(source, "reconstructs", True)
+
+
 def check_rows(source: SAESource, states: dict[str, torch.Tensor]) -> CheckRows:
     """Pick the first rows that the check of one SAE needs, at the site that it reads and the one it writes."""
     out = output_site(source)
     return CheckRows(
         states[str(Site.parse(source.site))][:CHECK_ROWS],
         None if out is None else states[str(out)][:CHECK_ROWS],
-        transcodes=out is not None,
     )
 
 
 def self_check(
-    loaded: LoadedSAE, rows: CheckRows, columns: SparseColumns | None, *, first_row: int, strict: bool
+    loaded: LoadedSAE,
+    rows: CheckRows,
+    columns: SparseColumns | None,
+    *,
+    first_row: int,
+    strict: bool,
+    sequences: Iterable[Sequence] = (),
 ) -> CheckRecord:
     """Check an SAE.
 
@@ -61,15 +77,18 @@ def self_check(
         columns: All features on at least these rows, where they have been encoded; else they are encoded here.
         first_row: The number that ``columns`` give to the first of the rows.
         strict: An SAE that does not fit is an error.
+        sequences: The items of these rows, for an SAE that is encoded in whole sequences.
 
     Raises:
         WorkError: It does not fit and ``strict``, or a TopK SAE has more than k active features.
     """
     source = loaded.source
     if columns is None:
-        if loaded.encoder is None:
-            return CheckRecord(message="Not judged: it is encoded in whole sequences, and not all of it was kept.")
-        columns = encode_rows(rows.x, loaded.encoder)
+        columns = (
+            _encoded_in_sequences(loaded, sequences, len(rows.rows))
+            if loaded.encoder is None
+            else encode_rows(rows.x, loaded.encoder)
+        )
     elif first_row:
         columns = columns._replace(rows=columns.rows - first_row)
     found = check_sae(
@@ -83,3 +102,15 @@ def self_check(
     if found.status == SUSPECT and strict:
         raise WorkError(found.message)
     return CheckRecord(l0=found.l0, fvu=found.fvu, status=found.status, message=found.message, rows=found.n_rows)
+
+
+def _encoded_in_sequences(loaded: LoadedSAE, sequences: Iterable[Sequence], n_rows: int) -> SparseColumns:
+    """Encode as many items as make up the rows checked, all features."""
+    tokens: list[torch.Tensor] = []
+    masks: list[npt.NDArray[np.bool_]] = []
+    for states, mask in sequences:
+        if sum(np.count_nonzero(kept) for kept in masks) >= n_rows:
+            break
+        tokens.append(states)
+        masks.append(mask)
+    return encode_sequences(tokens, loaded.sae, keep=masks)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from conceptatlas.recording.check import reconstructs
 from conceptatlas.saes._cpu import ReadyRows
 from conceptatlas.saes.encode import encode_rows, encode_sequences
 from conceptatlas.saes.encoder import Encoder
@@ -57,7 +58,9 @@ class LoadedSAE:
 
 def with_decoder(loaded: LoadedSAE, device: str) -> LoadedSAE:
     """Load the decoder half, too, where the self-check can use one."""
-    return loaded if loaded.encoder is None else replace(loaded, decoder=loaded.source.load_decoder(device))
+    if loaded.encoder is None or not reconstructs(loaded.source):
+        return loaded
+    return replace(loaded, decoder=loaded.source.load_decoder(device))
 
 
 def load_sae(source: SAESource, device: str, sae_dtype: str) -> LoadedSAE:

@@ -161,10 +161,9 @@ def write_tables(folder: Path, concept: Concept, job: Job, sinks: npt.NDArray[np
     }
 
 
-def recorded_sae(source: SAESource, joined: Mapping[str, Any], n_encoded: int) -> RecordedSAE:
+def recorded_sae(source: SAESource, joined: Mapping[str, Any]) -> RecordedSAE:
     """Return the manifest's entry of one SAE."""
     check = CheckRecord.model_validate(joined["check"] or {})
-    measured = joined["nnz"] / max(1, n_encoded) if check.l0 is None else check.l0
     return RecordedSAE(
         slug=source.slug,
         sae_id=source.sae_id,
@@ -174,7 +173,7 @@ def recorded_sae(source: SAESource, joined: Mapping[str, Any], n_encoded: int) -
         d_in=source.d_in or 0,
         d_sae=source.d_sae or 0,
         architecture=source.architecture or "",
-        average_l0=source.average_l0 if source.average_l0 is not None else round(float(measured), 1),
+        average_l0=source.average_l0 if source.average_l0 is not None else round(check.l0 or 0.0, 1),
         l0_measured=source.average_l0 is None or bool(source.l0_measured),
         neuronpedia_id=source.neuronpedia_id,
         model_name=source.model_name,
@@ -193,9 +192,8 @@ def finish(prepared: Prepared, concept: Concept, request: Mapping[str, Any]) -> 
     """Join everything, write the tables, and return the manifest, which is to be written last of all."""
     job = prepared.job
     n_shards = len(job.plan.shards)
-    n_encoded = job.plan.n_items if job.options.keep == "final" else job.plan.n_rows
     join = write_top if job.options.keep == "top" else join_sae
-    saes = [recorded_sae(source, join(job.work, source.slug, n_shards), n_encoded) for source in job.sources]
+    saes = [recorded_sae(source, join(job.work, source.slug, n_shards)) for source in job.sources]
     files = join_hidden(job)
     sites, sinks = site_figures(job)
     files = write_tables(job.work.recording, concept, job, sinks) | files

@@ -137,10 +137,17 @@ class RecordedSAE(_Model):
     fvu: float | None = None
     """Fraction of variance unexplained on the rows checked."""
     status: str = "not judged"
+    """``ok``, ``suspect``, or ``not judged``: too few rows, or nothing to compare with."""
     message: str = ""
+    """What does not fit, or what could not be compared; empty where all was compared and is well."""
     rows_checked: int = 0
     nnz: int = 0
     checksum: dict[str, FileCheck] = Field(default_factory=dict)
+
+    @property
+    def verdict(self) -> str:
+        """The self-check's ``status``, as people read it: ``ok, in part`` where something could not be compared."""
+        return "ok, in part" if self.status == "ok" and self.message else self.status
 
     @property
     def name(self) -> str:

@@ -190,6 +190,7 @@ def _encode_one(job: Job, shard: int, loaded: LoadedSAE, states: States, writer:
             columns if everything else None,
             first_row=first_row,
             strict=job.strict,
+            sequences=zip(states.tokens.get(str(Site.parse(source.site)), ()), job.plan.masks, strict=False),
         )
         facts["check"] = found.model_dump()
 

@@ -277,7 +277,7 @@ class Recording:
         return f"Recording({str(self.path)!r}: {self.describe()})"
 
     def _repr_html_(self) -> str:
-        names = ("slug", "site", "architecture", "d_sae", "average_l0", "l0", "fvu", "status", "nnz")
+        names = ("slug", "site", "architecture", "d_sae", "average_l0", "l0", "fvu", "verdict", "nnz")
         head = "".join(f"<th>{name}</th>" for name in names)
         body = "".join(
             "<tr>" + "".join(f"<td>{html.escape(_text(getattr(sae, name)))}</td>" for name in names) + "</tr>"

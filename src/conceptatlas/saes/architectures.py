@@ -34,13 +34,18 @@ class Architecture:
         """Return whether a row's features depend on that row only."""
         return self.build is not None
 
+    @property
+    def transcodes(self) -> bool:
+        """Return whether it predicts one site from another, by its name in SAELens."""
+        return self.name.endswith("transcoder")
+
 
 def _subtracted(config: Config, tensors: Tensors) -> torch.Tensor | None:
     return tensors["b_dec"] if _applies_b_dec(config) else None
 
 
 def _applies_b_dec(config: Config) -> bool:
-    if str(config["architecture"]).endswith("transcoder"):
+    if architecture_of(config).transcodes:
         return False  # b_dec is as wide as the output site
     return bool(config.get("apply_b_dec_to_input", True))
 
@@ -226,6 +231,6 @@ def build_decoder(config: Config, tensors: Tensors, *, norm_scale: float | None 
     return Decoder(
         W_dec,
         b_dec,
-        "none" if architecture.name.endswith("transcoder") else normalisation,
+        "none" if architecture.transcodes else normalisation,
         None if skip is None else skip.detach().to(torch.float32),
     )

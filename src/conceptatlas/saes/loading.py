@@ -21,11 +21,12 @@ from conceptatlas.saes.encoder import Encoder, on_device
 from conceptatlas.saes.hub import PARAMS_LOADERS, hub_config, hub_params, hub_sae
 from conceptatlas.saes.layouts import LAYOUTS
 from conceptatlas.saes.mixed import to_mixed
-from conceptatlas.saes.registry import registry
+from conceptatlas.saes.registry import find_entry
 from conceptatlas.saes.source import REGISTRY_LAYOUT, SAESource
 from conceptatlas.subjects.sites import Site
 
 SAE_DTYPES = ("float32", "mixed")
+_SITES = ("site", "site_out")
 
 
 def complete(source: SAESource) -> SAESource:
@@ -49,15 +50,17 @@ def with_config(source: SAESource, config: Mapping[str, Any]) -> SAESource:
             f"The configuration of SAE {source.sae_id!r} in {source.path} names no hook; give it in a JSON list of "
             '{"layer", "average_l0", "path"}.'
         )
+    site_out = metadata.get("hook_name_out") or config.get("hook_name_out")
     said = {
         "site": site,
+        "site_out": site_out or source.site_out,
         "d_in": int(config["d_in"]),
         "d_sae": int(config["d_sae"]),
         "architecture": architecture_of(config).name,
     }
     for name, value in said.items():
         expected = getattr(source, name)
-        if expected and expected != value and not (name == "site" and _same_site(str(expected), str(value))):
+        if expected and expected != value and not (name in _SITES and _same_site(str(expected), str(value))):
             raise InputError(
                 f"The SAE {source.sae_id!r} of {source.release!r} was expected to have {name} {expected!r} and its "
                 f"configuration says {value!r}; it is not the SAE that its name promises."
@@ -65,7 +68,6 @@ def with_config(source: SAESource, config: Mapping[str, Any]) -> SAESource:
     return replace(
         source,
         **said,
-        site_out=source.site_out or metadata.get("hook_name_out"),
         average_l0=source.average_l0 if source.average_l0 is not None else stated_l0(config),
         model_name=source.model_name or metadata.get("model_name"),
         config_status="inferred" if metadata.get("hook_name_guessed") else "known",
@@ -171,17 +173,11 @@ def _live_config(sae: Any) -> dict[str, Any]:
     return dict(sae.cfg.to_dict())
 
 
-def _loader(source: SAESource) -> str:
-    return next(entry.loader for entry in registry()[source.release] if entry.sae_id == source.sae_id)
-
-
 def _reads_params(source: SAESource) -> bool:
-    return (
-        source.layout == REGISTRY_LAYOUT
-        and source.release in registry()
-        and source.config_status == "known"
-        and _loader(source) in PARAMS_LOADERS
-    )
+    if source.layout != REGISTRY_LAYOUT or source.config_status != "known":
+        return False
+    entry = find_entry(source.release, source.sae_id)
+    return entry is not None and entry.loader in PARAMS_LOADERS
 
 
 def _params(source: SAESource, wanted: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:

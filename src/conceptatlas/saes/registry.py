@@ -16,6 +16,8 @@ from conceptatlas.base.errors import WorkError
 NEURONPEDIA = "https://www.neuronpedia.org"
 _REGISTRY_FILE = "pretrained_saes.yaml"
 DEFAULT_LOADER = "sae_lens"
+# Formats whose decoders, one for each later layer, SAELens adds up: good for features, not for reconstruction.
+_CROSS_LAYER = frozenset({"mntss_clt_layer_transcoder"})
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,11 @@ class RegistryEntry:
     """Known factor for ``expected_average_only_in``."""
     overrides: Mapping[str, Any] = field(default_factory=dict)
     """What the release sets over the configuration that was published."""
+
+    @property
+    def is_cross_layer(self) -> bool:
+        """Return whether it is one layer of a cross-layer transcoder, which alone gives back no site."""
+        return self.loader in _CROSS_LAYER
 
 
 @cache
@@ -77,6 +84,11 @@ def _entries(release: str, value: Mapping[str, Any]) -> Iterator[RegistryEntry]:
             norm_scale=sae.get("norm_scaling_factor"),
             overrides=value.get("config_overrides") or {},
         )
+
+
+def find_entry(release: str, sae_id: str) -> RegistryEntry | None:
+    """Return the SAE of these names, or None where the registry has none."""
+    return next((entry for entry in registry().get(release, ()) if entry.sae_id == sae_id), None)
 
 
 def all_entries() -> list[RegistryEntry]:

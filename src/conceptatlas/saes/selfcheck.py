@@ -39,13 +39,11 @@ class CheckRows:
 
     Attributes:
         x: [T, D] (or [T, heads, d_head]) rows at the site where the encoder reads. At most ``MAX_ROWS`` are used.
-        target: [T, D_out] rows at the site that a transcoder writes to; None where that is not known.
-        transcodes: Whether the SAE writes elsewhere than it reads.
+        target: [T, D_out] rows at the site that a transcoder writes to; None for an SAE, which writes where it reads.
     """
 
     x: torch.Tensor
     target: torch.Tensor | None = None
-    transcodes: bool = False
 
     @cached_property
     def rows(self) -> torch.Tensor:
@@ -58,17 +56,15 @@ class CheckRows:
         return attention_sinks(row_norms(self.rows))
 
     @cached_property
-    def goal(self) -> npt.NDArray[np.float32] | None:
-        """What is to be reconstructed, [N, D_out], attention sinks left out; None where there is nothing to compare with."""
-        if self.transcodes and self.target is None:
-            return None
+    def goal(self) -> npt.NDArray[np.float32]:
+        """What is to be reconstructed, [N, D_out], attention sinks left out."""
         goal = self.rows if self.target is None else self.target[:MAX_ROWS].flatten(1).float().cpu().contiguous()
         return self.kept(goal.numpy())
 
     @cached_property
     def variance(self) -> float:
         """The squared distances of the goal's rows from their mean, summed."""
-        if self.goal is None or not len(self.goal):
+        if not len(self.goal):
             return 0.0
         mean = self.goal.mean(axis=0, dtype=np.float64).astype(np.float32)
         return squared_distance(self.goal, np.broadcast_to(mean, self.goal.shape))
@@ -85,11 +81,11 @@ class SAECheck:
     l0: float | None
     """Mean number of active features per row; None without rows."""
     fvu: float | None
-    """Fraction of variance unexplained; None without rows, variance, or the output site of a transcoder."""
+    """Fraction of variance unexplained; None without rows, variance, or a decoder to be judged."""
     status: CheckStatus
-    """``suspect`` is to be reported loudly; ``not judged`` means too few rows."""
+    """``suspect`` is to be reported loudly; ``not judged`` means too few rows, or nothing to compare with."""
     message: str
-    """One sentence, empty if all is well."""
+    """One sentence: what does not fit, or what could not be compared; empty if all was compared and is well."""
     n_rows: int
     """Rows that were judged."""
     n_sinks: int
@@ -109,7 +105,7 @@ def check_sae(
 
     Args:
         columns: What :func:`~conceptatlas.saes.encode_rows` gave for at least ``rows.x``, all features.
-        decoder: The decoder half; None leaves FVU out.
+        decoder: The decoder half; None leaves FVU out, where it gives back nothing that ``rows`` holds.
         rows: The rows.
         name: How messages call the SAE.
         stated_l0: The L0 that the registry or the configuration states.
@@ -132,9 +128,9 @@ def check_sae(
         return SAECheck(None, None, "not judged", f"{name}: not judged, there are no rows.", 0, n_sinks)
     l0 = float(active[~rows.sinks].mean())
     fvu = None
-    if decoder is not None and rows.goal is not None:
+    if decoder is not None:
         _check_shape(name, decoder, columns.n_features, rows.goal.shape[1])
-    if decoder is not None and rows.goal is not None and rows.variance > 0:
+    if decoder is not None and rows.variance > 0:
         found = rows.kept(decode_rows(columns, decoder, rows.rows))
         fvu = squared_distance(rows.goal, found) / rows.variance
     status, message = _judge(name, l0, fvu, stated_l0, n_rows)
@@ -196,14 +192,20 @@ def _decoded_on_device(columns: SparseColumns, decoder: Decoder, n_rows: int) ->
 def _judge(name: str, l0: float, fvu: float | None, stated: float | None, n_rows: int) -> tuple[CheckStatus, str]:
     if n_rows < MIN_ROWS:
         return "not judged", f"{name}: not judged, {n_rows} rows are fewer than {MIN_ROWS:,}."
+    if fvu is None and stated is None:
+        return "not judged", f"{name}: not judged, there is neither a reconstruction nor a stated L0 to compare with."
     complaints = []
     if fvu is not None and not fvu <= MAX_FVU:
         complaints.append(f"it leaves {fvu:.2f} of the variance unexplained (more than {MAX_FVU})")
     if stated is not None and not stated / L0_FACTOR <= l0 <= stated * L0_FACTOR:
         complaints.append(f"{l0:.1f} features are active per row where its own figure is {stated:g}")
-    if not complaints:
-        return "ok", ""
-    return "suspect", (
-        f"{name} does not fit: {' and '.join(complaints)}; check that it was made for this model, this site and this "
-        "activation function."
-    )
+    if complaints:
+        return "suspect", (
+            f"{name} does not fit: {' and '.join(complaints)}; check that it was made for this model, this site and this "
+            "activation function."
+        )
+    if fvu is None:
+        return "ok", f"{name}: only its L0 was compared, there is no reconstruction to judge."
+    if stated is None:
+        return "ok", f"{name}: only its reconstruction was judged, no L0 is stated to compare with."
+    return "ok", ""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from conceptatlas.base.errors import InputError
 from conceptatlas.saes.names import ConfigStatus
-from conceptatlas.saes.registry import neuronpedia_url
+from conceptatlas.saes.registry import find_entry, neuronpedia_url
 
 if TYPE_CHECKING:
     import torch
@@ -86,6 +86,19 @@ class SAESource:
         from conceptatlas.saes.architectures import ARCHITECTURES
 
         return self.architecture is None or ARCHITECTURES[self.architecture].row_wise
+
+    @property
+    def reconstructs(self) -> bool:
+        """Return whether its decoder gives back a known site: not where a transcoder does not say where it writes.
+
+        Nor for one layer of a cross-layer transcoder, which gives back its site together with the layers before it.
+        """
+        from conceptatlas.saes.architectures import ARCHITECTURES
+
+        if self.site_out is None and self.architecture is not None and ARCHITECTURES[self.architecture].transcodes:
+            return False
+        entry = None if self.is_local else find_entry(self.release, self.sae_id)
+        return entry is None or not entry.is_cross_layer
 
     def url(self, feature: int) -> str:
         """Return the Neuronpedia page of a feature, or an empty string."""
