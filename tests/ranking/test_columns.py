@@ -12,15 +12,17 @@ from conceptatlas.base.errors import InputError
 from conceptatlas.ranking.columns import ItemColumns, RowMap, column_chunks, pool_columns
 
 
-def row_map(lengths: list[int]) -> RowMap:
+def row_map(lengths: list[int], left_out: np.ndarray | None = None) -> RowMap:
     item_of_row = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
-    return RowMap.build(item_of_row, np.cumsum(lengths) - 1)
+    return RowMap.build(item_of_row, np.cumsum(lengths) - 1, left_out)
 
 
-def pooled_densely(dense: np.ndarray, lengths: list[int], how: str) -> np.ndarray:
+def pooled_densely(dense: np.ndarray, lengths: list[int], how: str, left_out: np.ndarray | None = None) -> np.ndarray:
     out, at = [], 0
     for n in lengths:
         rows = dense[at : at + n].astype(np.float64)
+        if left_out is not None and how != "final":
+            rows = rows[~left_out[at : at + n]]
         out.append(
             {"final": lambda r: r[-1], "max": lambda r: r.max(0), "mean": lambda r: r.sum(0) / len(r)}[how](rows)
         )
@@ -35,15 +37,21 @@ def pooled_densely(dense: np.ndarray, lengths: list[int], how: str) -> np.ndarra
     share=st.sampled_from([0, 0.2, 0.7, 1]),
     seed=st.integers(0, 2**32 - 1),
     how=st.sampled_from(["final", "max", "mean"]),
+    leave_out=st.booleans(),
 )
-def test_pooling_equals_the_dense_loop(lengths, n_features, share, seed, how):
+def test_pooling_equals_the_dense_loop(lengths, n_features, share, seed, how, leave_out):
     rng = np.random.default_rng(seed)
     shape = (sum(lengths), n_features)
     dense = np.where(rng.random(shape) < share, rng.integers(-2, 3, shape), 0).astype(np.float32)
     csc = sp.csc_matrix(dense)
     csc.sort_indices()
-    got = pool_columns(csc.indptr.astype(np.int64), csc.indices.astype(np.int32), csc.data, row_map(lengths), how=how)
-    assert np.array_equal(got.dense(len(lengths)), pooled_densely(dense, lengths, how).reshape(len(lengths), -1))
+    left_out = rng.random(sum(lengths)) < 0.3 if leave_out else None
+    if left_out is not None:
+        left_out[np.cumsum(lengths) - rng.integers(1, np.array(lengths) + 1)] = False  # some row of each item counts
+    rows_of = row_map(lengths, left_out)
+    got = pool_columns(csc.indptr.astype(np.int64), csc.indices.astype(np.int32), csc.data, rows_of, how=how)
+    expected = pooled_densely(dense, lengths, how, left_out).reshape(len(lengths), -1)
+    assert np.array_equal(got.dense(len(lengths)), expected)
     assert (got.values != 0).all()
     assert got.indptr[-1] == len(got.items) == len(got.values)
     for f in range(n_features):

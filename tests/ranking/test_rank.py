@@ -330,10 +330,72 @@ def test_no_ranking_there(tmp_path):
     assert "There is no ranking in" in done.stderr
 
 
-def test_attention_sinks_are_said_where_pooling_counts_them(tmp_path):
-    rec = planted(tmp_path / "rec", sinks=[0, 5])
-    assert "2 of" in ca.rank(rec, pool="max", permutations=0, **LOOSE).facts["warnings"][0]
-    assert ca.rank(rec, pool="final", permutations=0, **LOOSE).facts["warnings"] == []
+def with_sinks(path, n=80):
+    """Items of three rows of which the first is a sink; feature 1 fires there, hard, on every item of grade 3."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(n) % 4
+    x = np.zeros((3 * n, 3), np.float32)
+    x[2::3, 0] = labels + rng.random(n)
+    x[0::3, 1] = np.where(labels == 3, 90 + rng.random(n), 0.0)
+    x[1::3, 2] = rng.random(n)
+    return write_synthetic_recording(path, {"s": x}, labels.tolist(), [3] * n, sinks=range(0, 3 * n, 3))
+
+
+@pytest.mark.parametrize("pool", ["max", "mean", "auto"])
+def test_attention_sinks_are_left_out_of_pooling_where_that_is_asked(tmp_path, pool):
+    rec = with_sinks(tmp_path / "rec")
+    options = {"permutations": 20, "resplits": 0, "baselines": False, "families": False, "holdout": 0.3}
+    counted = ca.rank(rec, pool="max", **options)
+    assert 1 in counted.features["feature_id"]
+    assert counted.facts["warnings"] == [
+        "80 of 240 rows are attention sinks (norm above ten times the median), and pooling by max counts them; "
+        "--without-sinks leaves them out."
+    ]
+    without = ca.rank(rec, tmp_path / "rank", pool=pool, without_sinks=True, **options)
+    assert without.features["feature_id"].to_list() == [0]
+    assert without.facts["warnings"] == []
+    if without.facts["pool"] != "final":  # nothing of the sinks is left, so that the feature never fired
+        assert without.all["feature_id"].to_list() == [0, 2]
+        assert without.facts["sinks_left_out"] == 80
+        assert (
+            f"pooled by {without.facts['pool']} without attention sinks" in Ranking.open(tmp_path / "rank").head_line()
+        )
+    run = json.loads((tmp_path / "rank" / "run.json").read_text())
+    assert run["options"]["without_sinks"]
+
+
+def test_without_sinks_on_the_command_line(tmp_path):
+    with_sinks(tmp_path / "rec")
+    few = ["--permutations", "0", "--resplits", "0", "--no-baselines", "--display-top", "1"]
+    done = invoke("rank", tmp_path / "rec", "--out", tmp_path / "rank", "--pool", "max", "--without-sinks", *few)
+    assert done.code == 0, done.stderr
+    assert "without attention sinks" in done.stdout
+    done = invoke("rank", tmp_path / "rec", "--out", tmp_path / "rank", "--without-sinks", *few)
+    assert done.code == 2
+    assert "--pool final reads one row; give --pool max, mean or auto" in done.stderr
+
+
+def test_an_item_of_sinks_only_keeps_them(tmp_path):
+    x = np.array([[5.0], [1.0], [2.0], [3.0]], np.float32)
+    rec = write_synthetic_recording(tmp_path / "rec", {"s": x}, [0, 3], [2, 2], sinks=[0, 2, 3])
+    found = ca.rank(rec, pool="max", without_sinks=True, holdout=0, permutations=0, resplits=0, baselines=False)
+    assert (found.all["mean_label_0"][0], found.all["mean_label_3"][0]) == (1.0, 3.0)
+    assert "2 attention sinks count all the same: their items have no other rows." in found.facts["warnings"]
+
+
+def test_items_that_end_at_a_sink_are_said(tmp_path):
+    x = np.array([[5.0], [1.0], [2.0], [3.0]], np.float32)
+    rec = write_synthetic_recording(tmp_path / "rec", {"s": x}, [0, 3], [2, 2], sinks=[0, 3])
+    found = ca.rank(rec, holdout=0, permutations=0, resplits=0, baselines=False)
+    assert found.all["mean_label_3"][0] == 3.0
+    assert "1 of 2 items end at an attention sink" in found.facts["warnings"][-1]
+
+
+def test_recordings_that_flag_no_sinks(tmp_path):
+    rec = with_sinks(tmp_path / "rec")
+    rec.rows.drop("sink").write_parquet(rec.path / "rows.parquet")
+    with pytest.raises(InputError, match="does not say which rows are attention sinks"):
+        ca.rank(rec.path, pool="max", without_sinks=True)
 
 
 def test_items_without_a_grade_are_an_error(tmp_path):

@@ -65,6 +65,7 @@ def write_study(
     saes: Mapping[str, Mapping[str, Any]] | None = None,
     name: str = "dishonesty",
     keep: str = "all",
+    sinks: Sequence[int] = (),
     **options: Any,
 ) -> Path:
     """Write ``path/rec`` and ``path/rank`` and return ``path``; ``texts`` replaces those items' texts."""
@@ -93,6 +94,7 @@ def write_study(
         texts=own,
         saes=facts,
         keep=keep,
+        sinks=sinks,
         subject="organism",
         name=name,
     )

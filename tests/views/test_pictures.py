@@ -31,6 +31,7 @@ from conceptatlas.views.study_folder import Study, pool_rows
 from conceptatlas.views.svg.build import Scale, el, ticks
 from conceptatlas.views.svg.distribution import by_label, histogram, interval_mark, means_mark, swarm_offsets
 from conceptatlas.views.svg.lines import Point, Series, along_sentence, by_layer, score_by_rank, sentence_lines
+from tests.views.studies import write_study
 
 
 def parsed(svg: str) -> ET.Element:
@@ -194,6 +195,18 @@ def test_rows_are_pooled_as_the_ranking_does(pool: str, wanted: list[float]) -> 
 
 def test_the_pooled_scores_are_the_ranking_s_own(study: Path) -> None:
     opened = Study.open(study)
+    row = opened.rows_by_rank[1]
+    scores = opened.scores(opened.features[0])
+    inside = ~opened.holdout
+    for grade in range(4):
+        mean = scores[inside & (opened.labels == grade)].mean()
+        assert mean == pytest.approx(row[f"mean_label_{grade}"], rel=1e-6)
+
+
+def test_the_pooled_scores_leave_out_the_sinks_that_the_ranking_left_out(tmp_path: Path) -> None:
+    options = {"permutations": 0, "resplits": 0, "baselines": False, "min_pearson": -1, "min_tpr": 0, "max_fpr": 1}
+    write_study(tmp_path, 40, sinks=range(3, 800, 2), pool="max", without_sinks=True, **options)
+    opened = Study.open(tmp_path)
     row = opened.rows_by_rank[1]
     scores = opened.scores(opened.features[0])
     inside = ~opened.holdout

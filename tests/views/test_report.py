@@ -15,6 +15,7 @@ from conceptatlas.base.errors import InputError
 from conceptatlas.views.html import content_hash, heat_levels
 from conceptatlas.views.study_folder import Study
 from tests.helpers.cli import invoke
+from tests.views.studies import write_study
 
 VOID = {"meta", "br", "img", "link", "input", "hr"}
 RESOURCE = ("src", "href", "srcset", "data", "action", "formaction", "poster", "background", "xlink:href")
@@ -121,6 +122,17 @@ def test_a_link_to_neuronpedia_stands_where_the_sae_has_one(nasty_study: Path, t
     assert links
     assert all(re.fullmatch(r"https://www\.neuronpedia\.org/x/\d+", link or "") for link in links)
     assert all("noopener" in (a.get("rel") or "") for tag, a in page.tags if (a.get("href") or "").startswith("http"))
+
+
+def test_what_could_not_be_compared_of_an_sae_is_said(tmp_path: Path) -> None:
+    message = "only its reconstruction was judged, no L0 is stated to compare with."
+    saes = {"blocks.1.hook_resid_post__l0_12": {"message": message}}
+    options = {"permutations": 0, "resplits": 0, "baselines": False}
+    write_study(tmp_path / "study", 40, saes=saes, sinks=[1], pool="max", without_sinks=True, **options)
+    text, page = page_of(tmp_path / "study", tmp_path)
+    assert page.text.count("ok, in part") == 1
+    assert f'title="{message}"' in text
+    assert "largest activation in the sentence, without attention sinks" in text
 
 
 def test_where_nothing_passed_the_nearest_misses_stand(empty_study: Path, tmp_path: Path) -> None:

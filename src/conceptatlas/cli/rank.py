@@ -33,6 +33,9 @@ def rank(
     ] = True,
     baselines: Annotated[bool, typer.Option("--baselines/--no-baselines", help="Compute the baselines.")] = True,
     resplits: Annotated[int, typer.Option(help="Random re-splits behind the stability figures.")] = 20,
+    without_sinks: Annotated[
+        bool, typer.Option("--without-sinks", help="Leave attention sinks out of --pool max, mean and auto.")
+    ] = False,
     display_only: Annotated[bool, typer.Option("--display-only", help="Show a saved ranking; rank nothing.")] = False,
     display_top: Annotated[int, typer.Option(help="How many features to print.")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
@@ -68,6 +71,7 @@ def rank(
         families=families,
         baselines=baselines,
         resplits=resplits,
+        without_sinks=without_sinks,
     )
     for warning in ranking.facts["warnings"]:
         note(f"Note: {warning}")

@@ -79,20 +79,25 @@ class RowMap:
 
     Attributes:
         item_of_row: int32 [T].
-        rows_per_item: int64 [N].
+        rows_per_item: int64 [N], of the rows that are pooled over.
         final_item: int32 [T], the item at its final row and -1 elsewhere.
+        left_out: bool [T], rows that are not pooled over; None where all are. Final rows are read whether in it or not.
     """
 
     item_of_row: npt.NDArray[np.int32]
     rows_per_item: npt.NDArray[np.int64]
     final_item: npt.NDArray[np.int32]
+    left_out: npt.NDArray[np.bool_] | None = None
 
     @classmethod
-    def build(cls, item_of_row: npt.NDArray[np.int32], final_rows: Ints) -> RowMap:
-        """Build the map from the item of each row and the final row of each item."""
+    def build(
+        cls, item_of_row: npt.NDArray[np.int32], final_rows: Ints, left_out: npt.NDArray[np.bool_] | None = None
+    ) -> RowMap:
+        """Build the map from the item of each row, the final row of each item, and the rows not to be pooled over."""
         final_item = np.full(len(item_of_row), -1, dtype=np.int32)
         final_item[final_rows] = np.arange(len(final_rows), dtype=np.int32)
-        return cls(item_of_row, np.bincount(item_of_row, minlength=len(final_rows)), final_item)
+        pooled = item_of_row if left_out is None else item_of_row[~left_out]
+        return cls(item_of_row, np.bincount(pooled, minlength=len(final_rows)), final_item, left_out)
 
 
 def _final(indptr: Ints, rows: Items, values: Floats, rows_of: RowMap) -> ItemColumns:
@@ -140,7 +145,8 @@ def pool_columns(indptr: Ints, rows: Items, values: Floats, rows_of: RowMap, *, 
     """Return one score per item and feature from entries per row.
 
     ``final`` takes the item's last row, ``max`` the greatest over all of its rows (rows that are not stored count as
-    zero), ``mean`` the sum over its rows divided by their number, added in float64 and rounded to float32.
+    zero), ``mean`` the sum over its rows divided by their number, added in float64 and rounded to float32. Rows that
+    the map leaves out do not count for ``max`` and ``mean``.
 
     Args:
         indptr: int64 [F + 1], from 0.
@@ -154,6 +160,9 @@ def pool_columns(indptr: Ints, rows: Items, values: Floats, rows_of: RowMap, *, 
     """
     if how not in _POOLS:
         raise unknown_name("pooling", how, _POOLS)
+    if rows_of.left_out is not None and how != "final":
+        counted = ~rows_of.left_out[rows]
+        indptr, rows, values = recount(indptr, counted), rows[counted], values[counted]
     return _POOLS[how](indptr, rows, values, rows_of)
 
 

@@ -45,10 +45,17 @@ class RankOptions:
     """Compute the baselines of every site."""
     resplits: int = 20
     """Random re-splits behind the stability figures; 0 leaves them empty."""
+    without_sinks: bool = False
+    """Leave attention sinks out where scores are pooled over rows (``max``, ``mean``)."""
 
     def __post_init__(self) -> None:
         if self.pool not in (*POOLS, AUTO):
             raise unknown_name("pooling", self.pool, (*POOLS, AUTO))
+        if self.without_sinks and self.pool == "final":
+            raise InputError(
+                "--without-sinks leaves rows out of what is pooled, and --pool final reads one row; "
+                "give --pool max, mean or auto, or leave it out."
+            )
         if self.direction not in DIRECTIONS:
             raise unknown_name("direction", self.direction, DIRECTIONS)
         for name, low, high in (("min_pearson", -1, 1), ("min_tpr", 0, 1), ("max_fpr", 0, 1)):

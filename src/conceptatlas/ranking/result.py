@@ -150,10 +150,12 @@ class Ranking:
         """Return the ranking in one sentence."""
         facts = self.facts
         chosen = " (chosen by cross-validation)" if facts.get("pool_chosen") else ""
+        pool = str(facts.get("pool", "?"))
+        pool += " without attention sinks" if facts.get("options", {}).get("without_sinks") else ""
         searched = f"{self.all.height:,} features that fired, of {facts.get('n_saes', '?')} SAEs"
         return (
             f"{facts.get('concept', 'concept')}: {facts.get('n_kept', self.features.height):,} of {searched}, pass the "
-            f"filters; pooled by {facts.get('pool', '?')}{chosen}; {facts.get('n_discovery', '?')} items for discovery, "
+            f"filters; pooled by {pool}{chosen}; {facts.get('n_discovery', '?')} items for discovery, "
             f"{facts.get('n_holdout', '?')} held out."
         )
 

@@ -26,6 +26,7 @@ from conceptatlas.ranking.pooling import cross_validated
 from conceptatlas.ranking.result import Ranking
 from conceptatlas.ranking.scoring import score_columns
 from conceptatlas.ranking.search import Found, Source, gather, in_order, search
+from conceptatlas.ranking.sinks import sink_notes
 from conceptatlas.ranking.sparse_probes import all_baselines
 from conceptatlas.ranking.stability import RIVALS, rivals, stability
 from conceptatlas.ranking.tables import (
@@ -61,6 +62,7 @@ def rank(
     families: bool = True,
     baselines: bool = True,
     resplits: int = 20,
+    without_sinks: bool = False,
 ) -> Ranking:
     """Rank every feature of a recording against its concept.
 
@@ -83,16 +85,18 @@ def rank(
         families: Group features that say the same thing.
         baselines: Compute the baselines.
         resplits: Re-splits behind the stability figures.
+        without_sinks: Leave attention sinks out where scores are pooled over rows (``max``, ``mean``).
 
     Returns:
         The ranking; empty, with its near misses, where nothing passes the filters.
 
     Raises:
-        InputError: A bad option, fewer than two grades, or a pooling that needs rows that were not kept.
+        InputError: A bad option, fewer than two grades, or a pooling that needs rows (or flags of attention sinks) that
+            were not kept.
     """
     options = RankOptions(
         pool, direction, min_pearson, min_tpr, max_fpr, top_n, examples_per_label, holdout, permutations, seed,
-        families, baselines, resplits,
+        families, baselines, resplits, without_sinks,
     )  # fmt: skip
     recording = rec if isinstance(rec, Recording) else Recording.open(rec)
     if out is not None:
@@ -150,7 +154,7 @@ class _Run:
             families=families,
             null=self._null_facts(chance),
             near_misses=near,
-            facts=self._facts(source.pool, int(found.kept.sum())),
+            facts=self._facts(source, int(found.kept.sum())),
         )
 
     @contextmanager
@@ -174,7 +178,7 @@ class _Run:
         best: tuple[Source, Found] | None = None
         best_auroc, nulls = -np.inf, []
         for pool in self.pools:
-            source = Source(self.recording, pool)
+            source = Source(self.recording, pool, without_sinks=options.without_sinks)
             found = search(source, self.design, options, permutations)
             nulls.append((found.highest, found.lowest))
             auroc = np.nan
@@ -185,12 +189,7 @@ class _Run:
             if best is None or auroc > best_auroc:
                 best, best_auroc = (source, found), float(np.nan_to_num(auroc, nan=-np.inf))
         assert best is not None
-        n_sinks = int(self.recording.sinks.sum()) if best[0].pool != "final" else 0
-        if n_sinks:
-            self.warnings.append(
-                f"{n_sinks} of {self.recording.n_rows} rows are attention sinks (norm above ten times the median), and "
-                f"pooling by {best[0].pool} counts them; see whether the best features fire there."
-            )
+        self.warnings += sink_notes(self.recording, best[0].pool, best[0].left_out)
         return *best, Chance(nulls, options.direction)
 
     def _table(
@@ -263,7 +262,7 @@ class _Run:
             "best": [float(v) for v in np.sort(chance.best) if np.isfinite(v)],
         }
 
-    def _facts(self, pool: str, n_kept: int) -> dict[str, Any]:
+    def _facts(self, source: Source, n_kept: int) -> dict[str, Any]:
         manifest, design = self.recording.manifest, self.design
         digest = hashlib.sha256(self.recording.items["split_hash"].to_numpy().tobytes() + design.holdout.tobytes())
         return {
@@ -274,7 +273,8 @@ class _Run:
             "subject": manifest.subject.model_dump(mode="json"),
             "template": manifest.template,
             "n_saes": len(self.recording.saes),
-            "pool": pool,
+            "pool": source.pool,
+            "sinks_left_out": 0 if source.left_out is None else int(source.left_out.sum()),
             "pool_chosen": self.options.pool == AUTO,
             "pool_aurocs": self.pool_aurocs if self.options.pool == AUTO else {},
             "n_items": design.n_items,

@@ -19,6 +19,7 @@ from conceptatlas.ranking.kernels import F64
 from conceptatlas.ranking.null import F32, Permutations, extreme_correlations
 from conceptatlas.ranking.options import RankOptions
 from conceptatlas.ranking.scoring import FIGURES, score_columns
+from conceptatlas.ranking.sinks import rows_to_leave_out
 from conceptatlas.recording import Recording, SparseColumns
 
 # Entries per chunk: its arrays stay in the cache, and memory does not grow with the recording.
@@ -35,7 +36,12 @@ def worker_count() -> int:
 class Source:
     """Scores per item of a recording's features, read through memory maps."""
 
-    def __init__(self, recording: Recording, pool: str) -> None:
+    def __init__(self, recording: Recording, pool: str, *, without_sinks: bool = False) -> None:
+        """Read scores pooled by ``pool``, over all rows or ``without_sinks``.
+
+        Raises:
+            InputError: The recording lacks the rows, or the flags, that this needs.
+        """
         keep = recording.manifest.options.keep
         if pool != "final" and keep == "final":
             raise InputError(
@@ -45,7 +51,8 @@ class Source:
             )
         self.recording = recording
         self.pool = pool
-        self._rows = RowMap.build(recording.item_of_row, recording.final_rows)
+        self.left_out = rows_to_leave_out(recording) if without_sinks and pool != "final" else None
+        self._rows = RowMap.build(recording.item_of_row, recording.final_rows, self.left_out)
         self._opened: dict[int, SparseColumns] = {}
 
     def _columns(self, number: int) -> SparseColumns:

@@ -124,6 +124,20 @@ class Study:
         return chosen if chosen in ("max", "mean") else "final"
 
     @cached_property
+    def left_out(self) -> npt.NDArray[np.bool_] | None:
+        """Rows that the ranking did not pool over, bool [T]; None where it took all."""
+        if self.recording is None or self.pool == "final" or not self.without_sinks:
+            return None
+        from conceptatlas.ranking.sinks import rows_to_leave_out  # late: it brings numba along
+
+        return rows_to_leave_out(self.recording)
+
+    @property
+    def without_sinks(self) -> bool:
+        """Whether the ranking left attention sinks out of what it pooled."""
+        return bool(self.run("rank").get("options", {}).get("without_sinks", False))
+
+    @cached_property
     def holdout_share(self) -> float:
         """The share of groups that the ranking held out."""
         return float(self.run("rank").get("options", {}).get("holdout", 0.3))
@@ -235,7 +249,7 @@ class Study:
 
     def scores(self, feature: FeatureRef) -> npt.NDArray[np.float64]:
         """Return a feature's score on every item, pooled as the ranking did, float64 [N]."""
-        return pool_rows(self.column(feature), self._bounds, self.pool)
+        return pool_rows(self.column(feature), self._bounds, self.pool, self.left_out)
 
     @property
     def keeps_all_rows(self) -> bool:
@@ -244,7 +258,10 @@ class Study:
 
 
 def pool_rows(
-    acts_T: npt.NDArray[np.floating], bounds_N2: npt.NDArray[np.int64], pool: Pool
+    acts_T: npt.NDArray[np.floating],
+    bounds_N2: npt.NDArray[np.int64],
+    pool: Pool,
+    left_out: npt.NDArray[np.bool_] | None = None,
 ) -> npt.NDArray[np.float64]:
     """Pool a feature's activations over each item's rows, float64 [N]; an item without rows has 0.
 
@@ -252,11 +269,14 @@ def pool_rows(
         acts_T: Activation on every row, [T].
         bounds_N2: Each item's first row and the row after its last, int64 [N, 2].
         pool: ``final`` (the last row), ``max`` or ``mean``.
+        left_out: Rows not to pool over, bool [T] (never all of an item's); None for none.
     """
     pooled = np.zeros(len(bounds_N2))
     for item, (start, stop) in enumerate(bounds_N2):
         if stop > start:
             acts = acts_T[start:stop].astype(np.float64)
+            if left_out is not None and pool != "final":
+                acts = acts[~left_out[start:stop]]
             pooled[item] = acts[-1] if pool == "final" else acts.max() if pool == "max" else acts.mean()
     return pooled
 

@@ -40,7 +40,7 @@ def distribution(study: Study, feature: FeatureRef) -> Panel | None:
         study.labels,
         study.holdout,
         threshold=row.get("threshold"),
-        score_name=POOL_WORDS[study.pool],
+        score_name=POOL_WORDS[study.pool] + (", without attention sinks" if study.left_out is not None else ""),
     )
     return Panel("Distribution by label", render("distribution.html", picture=picture, held=bool(study.holdout.any())))
 
