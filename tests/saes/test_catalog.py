@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,11 +14,29 @@ from conceptatlas.base.errors import InputError
 from conceptatlas.saes import read_catalog, site_counts
 from conceptatlas.saes.names import named
 from conceptatlas.saes.registry import RegistryEntry, all_entries, registry
+from conceptatlas.subjects import load_subject
+from conceptatlas.subjects.places import find_place
 from conceptatlas.subjects.sites import Site
 from tests.helpers.cli import invoke
+from tests.helpers.tiny_models import tiny_model
 
 # SAELens 6.54. Only a change of the registry may change these.
 RELEASES, SAES, KNOWN = 170, 13_857, 3_406
+DOCS = Path(__file__).parents[2] / "docs" / "reference" / "saes.md"
+
+# Model of the registry -> the family of its class; any other model has SAEs on its residual stream only.
+FAMILIES = {
+    r"gemma-2-": "gemma2",
+    r"gemma-3-(4|12|27)b": "gemma3_conditional",
+    r"gemma-3-": "gemma3",
+    r"gpt2": "gpt2",
+    r"llama": "llama",
+    r"mistral": "mistral",
+    r"pythia": "gpt_neox",
+    r"qwen2\.5": "qwen2",
+    r"qwen3-[\d.]+b(-base)?$": "qwen3",
+}
+ANY_MODEL = {"hook_resid_pre", "hook_resid_post", "embed"}
 
 
 def test_the_whole_registry_has_a_place() -> None:
@@ -31,6 +51,37 @@ def test_the_whole_registry_has_a_place() -> None:
         assert (row.site is None) == (row.config_status == "unknown")
         if row.site is not None:
             assert Site.parse(row.site)
+
+
+def test_every_site_can_be_recorded(tmp_path: Path) -> None:
+    """Where the encoder reads, and where a transcoder writes: a plain hook reads it in the family of the model."""
+    hooks: dict[str | None, set[str]] = {}
+    for entry in all_entries():
+        told = named(entry)
+        family = next((name for rule, name in FAMILIES.items() if re.search(rule, entry.model.lower())), None)
+        for site in (told.site, told.site_out):
+            if site is not None:
+                hooks.setdefault(family, set()).add(Site.parse(site).hook)
+    assert set(hooks) == {*FAMILIES.values(), None}
+    assert hooks.pop(None) <= ANY_MODEL
+    for family, found in hooks.items():
+        subject = load_subject(tiny_model(str(family), tmp_path), device="cpu")
+        sites = [Site(hook, None if hook == "embed" else 1) for hook in sorted(found)]
+        assert [site for site in sites if find_place(site, subject.stack, subject.config) is None] == [], family
+        ids = subject.tokenize(["I lied to my friend."]).token_ids
+        values = subject.hidden_states(ids, sites)
+        assert {name: len(states) for name, states in values.items()} == {str(site): len(ids[0]) for site in sites}
+
+
+def test_the_docs_count_sites_as_the_catalogue_does() -> None:
+    if len(registry()) != RELEASES:
+        pytest.skip("the docs count the registry of the tested version of SAELens")
+    text = DOCS.read_text(encoding="utf-8")
+    lines = re.findall(r"^\| `?([\w.]+)`? \| ([\d,]+) \| ([\d,]+) \| ([\d,]+) \| ([\d,]+) \|$", text, re.MULTILINE)
+    written = [(kind, *(int(figure.replace(",", "")) for figure in figures)) for kind, *figures in lines]
+    counts = site_counts(read_catalog())
+    assert written == [(c.site_type, c.known, c.inferred, c.unknown, c.total) for c in counts]
+    assert f"{SAES:,} in {RELEASES} releases" in text
 
 
 def test_sites_by_kind() -> None:
