@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -138,3 +138,22 @@ def test_layers_of_a_cross_layer_transcoder_have_no_reconstruction():
     assert layers == [False] * 26
     (other,) = resolve_saes(["gemma-scope-2b-pt-transcoders:layer_3/width_16k/average_l0_54"], complete=False)
     assert other.reconstructs
+
+
+@dataclass
+class CountedSAE(IdentitySAE):
+    """Says when its decoder half is loaded."""
+
+    decoders: list[str] = field(default_factory=list)
+
+    def load_decoder(self, device: Any = "cpu") -> Decoder:
+        self.decoders.append(self.slug)
+        return super().load_decoder(device)
+
+
+def test_decoders_are_loaded_once(gemma, many, tmp_path):
+    """They are needed for the check of the first shard only."""
+    saes = [CountedSAE(name, "blocks.1.hook_resid_post", 1, d_sae=64, decoder_scale=1.0) for name in ("a", "b")]
+    rec = record(many, gemma, saes, tmp_path / "rec", shard_rows=300)
+    assert len(rec.manifest.plan.shards) > 3
+    assert [sae.decoders for sae in saes] == [["a"], ["b"]]
