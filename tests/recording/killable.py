@@ -51,3 +51,33 @@ def run(model: str, out: Path, started: Connection, kill_at: int) -> None:
     started.send("start")
     job(model, out)
     started.send(count)
+
+
+def run_paused(model: str, out: Path, pipe: Connection, pause_at: int) -> None:
+    """Record, and at the so-manieth write to the disk stop until told to go on."""
+    count, plain = 0, os.fsync
+
+    def paused(fd: int) -> None:
+        nonlocal count
+        if count == pause_at:
+            pipe.send("paused")
+            pipe.recv()
+        count += 1
+        plain(fd)
+
+    os.fsync = paused
+    pipe.send("start")
+    job(model, out)
+    pipe.send("done")
+
+
+def run_second(model: str, out: Path, pipe: Connection) -> None:
+    """Record where another process does, and tell what it was told."""
+    from conceptatlas.base.errors import InputError
+
+    pipe.send("start")
+    try:
+        job(model, out)
+        pipe.send("done")
+    except InputError as error:
+        pipe.send(str(error))

@@ -56,13 +56,21 @@ def undisturbed(gemma, tmp_path_factory):
 
 
 def start(processes, model, out, kill_at=-1):
+    return start_target(processes, killable.run, model, out, kill_at)
+
+
+def start_target(processes, target, model, out, *arguments):
     ours, theirs = processes.Pipe()
-    process = processes.Process(target=killable.run, args=(str(model), out, theirs, kill_at))
+    process = processes.Process(target=target, args=(str(model), out, theirs, *arguments))
     process.start()
     theirs.close()
-    assert ours.poll(60)
-    ours.recv()
+    heard(ours)
     return process, ours
+
+
+def heard(pipe):
+    assert pipe.poll(60)
+    return pipe.recv()
 
 
 @pytest.mark.slow
@@ -121,7 +129,28 @@ def test_what_was_done_is_not_done_again(processes, gemma, gemma_path, undisturb
     assert contents(out) == undisturbed
 
 
-def test_two_processes_on_one_recording(gemma, tmp_path):
+def test_two_real_processes_on_one_recording(processes, gemma_path, undisturbed, tmp_path):
+    out = tmp_path / "rec"
+    first, pipe = start_target(processes, killable.run_paused, gemma_path, out, 30)
+    try:
+        assert heard(pipe) == "paused"
+        before = contents(out)
+        second, other = start_target(processes, killable.run_second, gemma_path, out)
+        assert heard(other) == (
+            f"Another process is recording into {out}; wait until it has finished, or choose another folder."
+        )
+        second.join()
+        assert contents(out) == before
+        pipe.send("go on")
+        assert heard(pipe) == "done"
+        first.join()
+    finally:
+        first.kill()  # where something went wrong it would wait for ever
+    assert contents(out) == undisturbed
+    assert verify(Recording.open(out)) == []
+
+
+def test_the_lock_ends_with_the_block(gemma, tmp_path):
     out = tmp_path / "rec"
     out.mkdir()
     with folder_lock(out), pytest.raises(InputError, match=r"Another process is recording into .*rec"):
