@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from conceptatlas.recording.strongest import summarise
 from conceptatlas.recording.work import HIDDEN_PIECE, SAE_PREFIX
 from conceptatlas.recording.writer import BackgroundWriter
 from conceptatlas.saes._cpu import ReadyRows
+from conceptatlas.saes._threads import in_a_thread
 from conceptatlas.saes.selfcheck import CheckRows
 from conceptatlas.saes.sparse import SparseColumns
 from conceptatlas.subjects.sites import Site
@@ -184,14 +186,9 @@ def _encode_one(job: Job, shard: int, loaded: LoadedSAE, states: States, writer:
     facts: dict[str, object] = {"nnz": columns.nnz}
     if shard == 0:
         everything = job.options.keep != "final" and job.options.features is None
-        found = self_check(
-            loaded,
-            states.check_rows(source),
-            columns if everything else None,
-            first_row=first_row,
-            strict=job.strict,
-        )
-        facts["check"] = found.model_dump()
+        rows, known = states.check_rows(source), columns if everything else None
+        check = partial(self_check, loaded, rows, known, first_row=first_row, strict=job.strict)
+        facts["check"] = (in_a_thread(check) if job.options.device == "cpu" else check()).model_dump()
 
     def write() -> None:
         job.work.write_piece(shard, SAE_PREFIX + source.slug, piece_of(job, columns), facts)

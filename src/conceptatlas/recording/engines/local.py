@@ -17,4 +17,5 @@ def run_local(run: EngineRun) -> None:
     for shard in range(len(run.job.plan.shards)):
         run_shard(run.job, shard, loaders, run.tick)
         fold_shard(run.job, shard)
-        give_back_memory()
+        if shard + 1 < len(run.job.plan.shards):
+            give_back_memory()
