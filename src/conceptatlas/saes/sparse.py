@@ -70,6 +70,36 @@ def beside(parts: Sequence[SparseColumns]) -> SparseColumns:
     )
 
 
+def below(parts: Sequence[SparseColumns], first_rows: Sequence[int]) -> SparseColumns:
+    """Put blocks of rows of the same columns below each other; ``first_rows`` says where each begins, ascending."""
+    if len(parts) == 1 and first_rows[0] == 0:
+        return parts[0]
+    counts = np.array([part.counts() for part in parts])
+    indptr = np.zeros(counts.shape[1] + 1, np.int64)
+    np.cumsum(counts.sum(axis=0), out=indptr[1:])
+    rows, values = np.empty(indptr[-1], np.int32), np.empty(indptr[-1], np.float32)
+    free = indptr[:-1].copy()  # of each column, where the next block's entries go
+    for part, first, count in zip(parts, first_rows, counts, strict=True):
+        place = np.repeat(free - part.indptr[:-1], count) + np.arange(part.nnz)
+        rows[place], values[place] = part.rows + np.int32(first), part.values
+        free += count
+    return SparseColumns(indptr, rows, values)
+
+
+def first_rows_of(columns: SparseColumns, n_rows: int) -> SparseColumns:
+    """Return the entries of the first ``n_rows`` rows: in each column they come first, so that few others are looked at."""
+    low, high = columns.indptr[:-1].copy(), columns.indptr[1:].copy()
+    while (searching := low < high).any():  # a binary search in all columns at once
+        middle = (low + high)[searching] // 2
+        before = columns.rows[middle] < n_rows
+        low[searching] = np.where(before, middle + 1, low[searching])
+        high[searching] = np.where(before, high[searching], middle)
+    counts = low - columns.indptr[:-1]
+    indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    take = np.repeat(columns.indptr[:-1] - indptr[:-1], counts) + np.arange(indptr[-1])
+    return SparseColumns(indptr, columns.rows[take], columns.values[take])
+
+
 def from_entries(
     rows: npt.NDArray[np.integer],
     features: npt.NDArray[np.integer],
