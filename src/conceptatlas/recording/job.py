@@ -30,6 +30,7 @@ class Job:
         sites: The sites at which states are taken, in the order of the forward pass.
         kept_sites: Those whose states go into the recording.
         options: The options.
+        row_bytes: What the hidden states of one row at all sites take, as float32.
         batch_tokens: Tokens of a forward batch.
         work: Where pieces go.
         strict: An SAE that fails the self-check is an error.
@@ -40,6 +41,7 @@ class Job:
     sites: Sequence[Site]
     kept_sites: Sequence[str]
     options: RecordOptions
+    row_bytes: int
     batch_tokens: int
     work: WorkFolder
     strict: bool = False
@@ -53,6 +55,17 @@ class Job:
             for shard, (first, last) in enumerate(self.plan.shards)
         ]
         return [tile_size(count, device) for count in rows]
+
+    def states_bytes(self) -> int:
+        """Return what the hidden states of the largest shard take, as float32; of every token where an SAE needs these."""
+        widths = {source.site: source.d_in or 0 for source in self.sources if not source.is_row_wise}
+        token_bytes = 4 * sum(widths.values())
+        sizes = [
+            int(np.diff(self.plan.row_range(shard))[0]) * self.row_bytes
+            + sum(len(ids) for ids in self.plan.token_ids[first:last]) * token_bytes
+            for shard, (first, last) in enumerate(self.plan.shards)
+        ]
+        return max(sizes, default=0)
 
     def sites_of(self, shard: int) -> list[Site]:
         """Return the sites to read in a shard: the first one also needs those that transcoders write to, to check them."""

@@ -96,6 +96,7 @@ def prepare(
         sites=sites,
         kept_sites=kept,
         options=_options(request, subject, kept),
+        row_bytes=row_bytes,
         batch_tokens=BATCH_TOKENS.get(subject.device.type, BATCH_TOKENS["cpu"]),
         work=work,
         strict=strict,
