@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from conceptatlas.recording import check
 from conceptatlas.recording.check import output_site
 from conceptatlas.recording.manifest import RecordOptions
 from conceptatlas.recording.plan import Plan
@@ -67,12 +68,17 @@ class Job:
         ]
         return max(sizes, default=0)
 
-    def sites_of(self, shard: int) -> list[Site]:
-        """Return the sites to read in a shard: the first one also needs those that transcoders write to, to check them."""
-        if shard:
-            return list(self.sites)
-        outputs = [site for source in self.sources if (site := output_site(source)) is not None]
-        return sorted({*self.sites, *outputs}, key=lambda site: (site.order, site.hook))
+    def sites_of(self, shard: int) -> dict[Site, int]:
+        """Return the sites to read in a shard, in the order of the forward pass, and of how many of its first rows each.
+
+        The first shard also needs those that transcoders write to, at the rows on which these are checked.
+        """
+        first, last = self.plan.row_range(shard)
+        needed = dict.fromkeys(self.sites, last - first)
+        outputs = [] if shard else [site for source in self.sources if (site := output_site(source)) is not None]
+        for site in outputs:
+            needed.setdefault(site, min(check.CHECK_ROWS, last - first))
+        return dict(sorted(needed.items(), key=lambda item: (item[0].order, item[0].hook)))
 
     def missing(self, shard: int) -> list[SAESource]:
         """Return the SAEs whose piece of a shard is neither there nor joined nor folded already."""
