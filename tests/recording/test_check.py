@@ -10,7 +10,7 @@ import torch
 
 from conceptatlas.base.errors import WorkError
 from conceptatlas.concepts import build_concept
-from conceptatlas.recording import check, record, shard
+from conceptatlas.recording import record
 from conceptatlas.saes.architectures import Decoder
 from conceptatlas.saes.encoder import Encoder, threshold_encoder
 from tests.recording.standins import MadeSAE
@@ -92,24 +92,3 @@ def test_a_transcoder_is_checked_where_it_writes(gemma, many, tmp_path):
     assert good.sae("id").fvu == pytest.approx(0, abs=1e-6)
     assert rec.sae("id").fvu > 0.6
     assert "blocks.1.hook_mlp_out" not in rec.manifest.sites
-
-
-def test_of_the_site_that_a_transcoder_writes_to_only_the_checked_rows_are_kept(gemma, many, tmp_path, monkeypatch):
-    class Transcoder(IdentitySAE):
-        site_out = "blocks.1.hook_mlp_out"
-
-    seen = []
-    plain = shard.shard_states
-    monkeypatch.setattr(check, "CHECK_ROWS", 1050)
-    monkeypatch.setattr(
-        shard, "shard_states", lambda *given, **options: seen.append(plain(*given, **options)) or seen[-1]
-    )
-    sae = Transcoder("id", "blocks.1.hook_resid_post", 1, d_sae=64)
-    record(many, gemma, [sae], tmp_path / "rec", hidden="none", shard_rows=1400)
-    first, n_shards = seen[0], len(seen)
-    assert len(first["blocks.1.hook_resid_post"]) > 1050
-    assert len(first["blocks.1.hook_mlp_out"]) == 1050
-    assert all(set(states) == {"blocks.1.hook_resid_post"} for states in seen[1:])
-    record(many, gemma, [MadeSAE("o", "blocks.1.hook_mlp_out", 1)], tmp_path / "out", hidden="none", shard_rows=1400)
-    whole = seen[n_shards]["blocks.1.hook_mlp_out"]
-    torch.testing.assert_close(first["blocks.1.hook_mlp_out"], whole[:1050])

@@ -10,7 +10,6 @@ import torch
 
 from conceptatlas.recording import encode, shard
 from conceptatlas.recording.encode import resident_bytes
-from conceptatlas.recording.engines import ray as ray_engine
 from conceptatlas.recording.prepare import prepare
 from conceptatlas.recording.request import Request
 from conceptatlas.recording.shard import EncoderCache
@@ -73,14 +72,3 @@ def test_an_sae_is_loaded_in_a_lane_of_its_own_and_has_arrived(job, saes, monkey
     log.clear()
     assert cache.get(saes[0], 1).decoder is None
     assert log == ["[", "mark", "wait", "]"], "it stayed"
-
-
-def test_a_worker_measures_what_is_free_beside_the_model(job, monkeypatch):
-    log = []
-    monkeypatch.setattr(ray_engine, "_WORKER", type(ray_engine._WORKER)())
-    monkeypatch.setattr("conceptatlas.subjects.load_subject", lambda *given, **options: log.append("model") or "model")
-    monkeypatch.setattr(ray_engine, "resident_bytes", lambda device, job: log.append("free") or 0)
-    loaders = ray_engine._loaders(job, ("tiny", "cpu", "float32"))
-    assert log == ["model", "free"]
-    assert ray_engine._loaders(job, ("tiny", "cpu", "float32")) is loaders
-    assert loaders.subject() == "model"

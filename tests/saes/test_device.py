@@ -18,7 +18,7 @@ from conceptatlas.saes._streams import one_behind
 from conceptatlas.saes.architectures import build_encoder
 from conceptatlas.saes.encode import tile_size
 from conceptatlas.saes.mixed import round_rows, to_mixed
-from conceptatlas.saes.sparse import below, first_rows_of, from_entries
+from conceptatlas.saes.sparse import below, from_entries
 from tests.helpers.tiny_saes import tiny_parts
 
 
@@ -155,7 +155,7 @@ def test_columns_are_cut_to_their_first_rows_and_put_together_again(
     n: int, f: int, cut: int, density: float, seed: int
 ) -> None:
     columns, dense = random_columns(n, f, density, seed)
-    first = first_rows_of(columns, cut)
+    first = columns.first_rows(cut)
     np.testing.assert_array_equal(first.to_dense(n)[:cut], dense[:cut])
     assert first.nnz == np.count_nonzero(dense[:cut])
     cut = min(cut, n)

@@ -91,7 +91,6 @@ def one_behind(items: Iterable[T]) -> Iterator[T]:
     waiting: deque[T] = deque()
     for item in items:
         waiting.append(item)
-        del item  # else it would be kept until the next is made
         if len(waiting) > 1:
             yield waiting.popleft()
     yield from waiting

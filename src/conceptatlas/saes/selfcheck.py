@@ -20,7 +20,7 @@ from conceptatlas.base.errors import InputError, WorkError
 from conceptatlas.saes._kernels import add_decoded, count_rows, squared_distance
 from conceptatlas.saes.architectures import Decoder
 from conceptatlas.saes.encoder import row_statistics
-from conceptatlas.saes.sparse import SparseColumns, first_rows_of
+from conceptatlas.saes.sparse import SparseColumns
 
 CheckStatus = Literal["ok", "not judged", "suspect"]
 
@@ -185,7 +185,7 @@ def _decoded(columns: SparseColumns, decoder: Decoder, n_rows: int) -> npt.NDArr
 
 def _decoded_on_device(columns: SparseColumns, decoder: Decoder, n_rows: int) -> npt.NDArray[np.float32]:
     """As :func:`_decoded`: a bag sums few rows of W_dec for each row, always in the same order."""
-    indptr, rows, values = first_rows_of(columns, n_rows)
+    indptr, rows, values = columns.first_rows(n_rows)
     acts = sparse.csc_matrix((values, rows, indptr), shape=(n_rows, columns.n_features)).tocsr()
     device = decoder.W_dec.device
     out = torch.nn.functional.embedding_bag(

@@ -46,6 +46,19 @@ class SparseColumns(NamedTuple):
         part = slice(self.indptr[feature], self.indptr[feature + 1])
         return self.rows[part], self.values[part]
 
+    def first_rows(self, n_rows: int) -> SparseColumns:
+        """Return the entries of the first ``n_rows`` rows, without going over the others."""
+        low, high = self.indptr[:-1].copy(), self.indptr[1:].copy()
+        while (searching := low < high).any():  # a binary search in all columns at once
+            middle = (low + high)[searching] // 2
+            before = self.rows[middle] < n_rows
+            low[searching] = np.where(before, middle + 1, low[searching])
+            high[searching] = np.where(before, high[searching], middle)
+        counts = low - self.indptr[:-1]
+        indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        take = np.repeat(self.indptr[:-1] - indptr[:-1], counts) + np.arange(indptr[-1])
+        return SparseColumns(indptr, self.rows[take], self.values[take])
+
     def to_dense(self, n_rows: int) -> npt.NDArray[np.float32]:
         """Return the dense float32 [n_rows, F] matrix (for tests and small cases)."""
         dense = np.zeros((n_rows, self.n_features), dtype=np.float32)
@@ -84,20 +97,6 @@ def below(parts: Sequence[SparseColumns], first_rows: Sequence[int]) -> SparseCo
         rows[place], values[place] = part.rows + np.int32(first), part.values
         free += count
     return SparseColumns(indptr, rows, values)
-
-
-def first_rows_of(columns: SparseColumns, n_rows: int) -> SparseColumns:
-    """Return the entries of the first ``n_rows`` rows: in each column they come first, so that few others are looked at."""
-    low, high = columns.indptr[:-1].copy(), columns.indptr[1:].copy()
-    while (searching := low < high).any():  # a binary search in all columns at once
-        middle = (low + high)[searching] // 2
-        before = columns.rows[middle] < n_rows
-        low[searching] = np.where(before, middle + 1, low[searching])
-        high[searching] = np.where(before, high[searching], middle)
-    counts = low - columns.indptr[:-1]
-    indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    take = np.repeat(columns.indptr[:-1] - indptr[:-1], counts) + np.arange(indptr[-1])
-    return SparseColumns(indptr, columns.rows[take], columns.values[take])
 
 
 def from_entries(

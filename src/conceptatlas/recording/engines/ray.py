@@ -9,7 +9,7 @@ what it had finished is not done twice.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from conceptatlas.base.errors import ConceptAtlasError, InputError, WorkError
 from conceptatlas.base.memory import give_back_memory
@@ -18,6 +18,9 @@ from conceptatlas.recording.engines.types import EngineRun
 from conceptatlas.recording.fold import fold_shard
 from conceptatlas.recording.job import Job
 from conceptatlas.recording.shard import EncoderCache, Loaders, run_shard
+
+if TYPE_CHECKING:
+    from conceptatlas.subjects.language import LanguageSubject
 
 # A worker that dies this many times on one shard is not bad luck.
 _RETRIES = 5
@@ -114,9 +117,15 @@ def _loaders(job: Job, model: tuple[str, str, str]) -> Loaders:
     key = str(job.work.path)
     if key not in _WORKER:
         _WORKER.clear()
-        from conceptatlas.subjects import load_subject
+        loaded: list[LanguageSubject] = []
 
-        location, device, dtype = model
-        subject = load_subject(location, device=device, dtype=dtype)  # first: what is free beside it is for encoders
-        _WORKER[key] = Loaders(lambda: subject, EncoderCache(job, device, limit_bytes=resident_bytes(device, job)))
+        def subject() -> LanguageSubject:
+            if not loaded:
+                from conceptatlas.subjects import load_subject
+
+                location, device, dtype = model
+                loaded.append(load_subject(location, device=device, dtype=dtype))
+            return loaded[0]
+
+        _WORKER[key] = Loaders(subject, EncoderCache(job, model[1], limit_bytes=resident_bytes(model[1], job)))
     return _WORKER[key]
