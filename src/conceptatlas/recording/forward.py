@@ -63,12 +63,6 @@ def shard_states(
     return states
 
 
-def _those_below(n_rows: int, index: torch.Tensor, part: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the numbers and states of the rows whose number is below ``n_rows``."""
-    below = index < n_rows
-    return (index, part) if bool(below.all()) else (index[below], part[below.to(part.device)])
-
-
 def row_norms(states: torch.Tensor, step: int = 4096) -> npt.NDArray[np.float32]:
     """Return the Euclidean norm of each row of [T, D], float32 [T]."""
     parts = [torch.linalg.vector_norm(states[i : i + step].float(), dim=1) for i in range(0, len(states), step)]
@@ -85,3 +79,9 @@ def sink_rows(norms: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
 def to_numpy(states: torch.Tensor) -> npt.NDArray[np.float32]:
     """Return a tensor as a float32 array in memory of the host."""
     return states.float().cpu().numpy()
+
+
+def _those_below(n_rows: int, index: torch.Tensor, part: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the numbers and states of the rows whose number is below ``n_rows``."""
+    below = index < n_rows
+    return (index, part) if bool(below.all()) else (index[below], part[below.to(part.device)])

@@ -92,11 +92,11 @@ def prepare(
     )
     job = Job(
         plan=plan,
+        row_bytes=row_bytes,
         sources=sources,
         sites=sites,
         kept_sites=kept,
         options=_options(request, subject, kept),
-        row_bytes=row_bytes,
         batch_tokens=BATCH_TOKENS.get(subject.device.type, BATCH_TOKENS["cpu"]),
         work=work,
         strict=strict,
