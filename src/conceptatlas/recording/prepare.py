@@ -92,6 +92,7 @@ def prepare(
     )
     job = Job(
         plan=plan,
+        row_bytes=row_bytes,
         sources=sources,
         sites=sites,
         kept_sites=kept,

@@ -23,6 +23,7 @@ from conceptatlas.recording.strongest import summarise
 from conceptatlas.recording.work import HIDDEN_PIECE, SAE_PREFIX
 from conceptatlas.recording.writer import BackgroundWriter
 from conceptatlas.saes._cpu import ReadyRows
+from conceptatlas.saes._streams import Mark, lane
 from conceptatlas.saes._threads import in_a_thread
 from conceptatlas.saes.selfcheck import CheckRows
 from conceptatlas.saes.sparse import SparseColumns
@@ -42,14 +43,19 @@ class EncoderCache:
     def __init__(self, job: Job, device: str, *, limit_bytes: int) -> None:
         self._sae_dtype = job.options.sae_dtype
         self._device = device
+        # Beside the SAE at work. Memory that one leaves is not written to before its features have reached the host.
+        self._lane = lane("loading", torch.device(device))
         self._limit = limit_bytes
         self._used = 0
         self._kept: dict[str, LoadedSAE] = {}
 
     def get(self, source: SAESource, shard: int) -> LoadedSAE:
         """Return a loaded encoder; for the first shard, in which SAEs are checked, with its decoder beside it."""
-        loaded = self._encoder(source)
-        return loaded if shard else with_decoder(loaded, self._device)
+        with self._lane.work():
+            loaded = self._encoder(source)
+            loaded = loaded if shard else with_decoder(loaded, self._device)
+            Mark(torch.device(self._device)).wait()  # so that it may be used in any lane
+        return loaded
 
     def _encoder(self, source: SAESource) -> LoadedSAE:
         if source.slug in self._kept:

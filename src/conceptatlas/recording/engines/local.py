@@ -12,7 +12,7 @@ from conceptatlas.recording.shard import EncoderCache, Loaders, run_shard
 def run_local(run: EngineRun) -> None:
     """Run what is left of every shard."""
     device = str(run.subject.device)
-    limit = resident_bytes(device) if len(run.job.plan.shards) > 1 else 0
+    limit = resident_bytes(device, run.job) if len(run.job.plan.shards) > 1 else 0
     loaders = Loaders(lambda: run.subject, EncoderCache(run.job, device, limit_bytes=limit))
     for shard in range(len(run.job.plan.shards)):
         run_shard(run.job, shard, loaders, run.tick)

@@ -127,5 +127,5 @@ def _loaders(job: Job, model: tuple[str, str, str]) -> Loaders:
                 loaded.append(load_subject(location, device=device, dtype=dtype))
             return loaded[0]
 
-        _WORKER[key] = Loaders(subject, EncoderCache(job, model[1], limit_bytes=resident_bytes(model[1])))
+        _WORKER[key] = Loaders(subject, EncoderCache(job, model[1], limit_bytes=resident_bytes(model[1], job)))
     return _WORKER[key]
