@@ -10,6 +10,7 @@ import torch
 
 from conceptatlas.recording import encode, shard
 from conceptatlas.recording.encode import resident_bytes
+from conceptatlas.recording.engines.local import LocalEngine
 from conceptatlas.recording.prepare import prepare
 from conceptatlas.recording.request import Request
 from conceptatlas.recording.shard import EncoderCache
@@ -21,7 +22,7 @@ GB = 1 << 30
 @pytest.fixture
 def job(gemma, concept, saes, tmp_path):
     request = Request(model="tiny", saes=("low", "high", "again"), hidden="none", shard_rows=20)
-    return prepare(WorkFolder(tmp_path), concept, gemma, saes, request, strict=False).job
+    return prepare(WorkFolder(tmp_path), concept, gemma, saes, request, LocalEngine().devices, strict=False).job
 
 
 def test_what_a_shard_needs_stays_free(job, monkeypatch):
