@@ -2,8 +2,9 @@
 
 A Gemma-2-shaped model (d 512, 8 layers), 16 JumpReLU SAEs of 8,192 features with L0 60, 200 sentences of about 20 words:
 
-    python benchmarks/record.py --work /tmp/bench            # five interleaved pairs of float32, and of mixed
-    python benchmarks/record.py --work /tmp/bench --scaling  # time and memory over 250 … 4,000 sentences
+    python -m benchmarks.record --work /tmp/bench                  # five interleaved pairs of float32, and of mixed
+    python -m benchmarks.record --work /tmp/bench --device cuda    # on a GPU
+    python -m benchmarks.record --work /tmp/bench --scaling        # time and memory over 250 … 4,000 sentences
 
 The limit is the forward passes of the base model on the same batches plus ``x @ W_enc`` for every SAE, all weights
 loaded. The ratio is wall time of the whole of ``record`` (files on disk included) over the limit's.
@@ -34,6 +35,7 @@ from benchmarks.record_parts import (
     peak_memory,
     sample_states,
     show,
+    synchronize,
 )
 from conceptatlas.recording import record
 from conceptatlas.subjects import load_subject
@@ -41,9 +43,9 @@ from conceptatlas.subjects import load_subject
 D_MODEL, LAYERS, D_SAE, L0, SENTENCES = 512, 8, 8192, 60.0, 200
 
 
-def prepare(work: Path) -> tuple[Any, list[Any]]:
+def prepare(work: Path, device: str) -> tuple[Any, list[Any]]:
     path = make_model(work / "model-512", d_model=D_MODEL, layers=LAYERS, d_mlp=2048, heads=8, kv_heads=4, d_head=64)
-    subject = load_subject(str(path), device="cpu", dtype="float32")
+    subject = load_subject(str(path), device=device, dtype="float32")
     sites = [f"blocks.{layer}.hook_resid_post" for layer in range(LAYERS)]
     states = sample_states(subject, make_concept(SENTENCES), sites)
     sources = [
@@ -78,9 +80,10 @@ def one_record(
 
 
 def pairs(subject: Any, sources: list[Any], work: Path, sae_dtype: str, n_pairs: int) -> None:
-    limit = Limit(subject, make_concept(SENTENCES), sources, sae_dtype)
+    limit = Limit(subject, make_concept(SENTENCES), [source.encoder.W_enc for source in sources], sae_dtype)
     for source in sources:  # with ``mixed``, half of the weights are made when they are first asked for
-        source.load_encoder("cpu", sae_dtype)
+        source.load_encoder(subject.device, sae_dtype)
+    synchronize(subject.device)
     options = {"hidden": "none", "sae_dtype": sae_dtype}
     memory = one_record(subject, sources, SENTENCES, work / "rec", watch=True, **options)
     limit.run()
@@ -94,7 +97,7 @@ def pairs(subject: Any, sources: list[Any], work: Path, sae_dtype: str, n_pairs:
         ours.append(found["wall"])
         bare.append(least["wall"])
     show(
-        f"record {sae_dtype}",
+        f"record {sae_dtype}, {subject.device.type}",
         ratio_median=round(statistics.median(ratios), 3),
         ratios=[round(ratio, 3) for ratio in ratios],
         cpu_ratio_median=round(statistics.median(cpus), 3),
@@ -144,12 +147,13 @@ def main() -> None:
     parser.add_argument("--scaling", action="store_true")
     parser.add_argument("--saes", type=int, default=16, help="with --scaling: how many SAEs")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--sae-dtype", choices=["float32", "mixed"], action="append")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(arguments.threads)
     show("machine", **machine())
-    subject, sources = prepare(arguments.work)
+    subject, sources = prepare(arguments.work, arguments.device)
     if arguments.scaling:
         scaling(subject, sources[: arguments.saes], arguments.work)
         return

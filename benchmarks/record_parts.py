@@ -9,7 +9,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ import torch
 
 from conceptatlas.concepts import Concept, build_concept
 from conceptatlas.saes.architectures import Decoder
-from conceptatlas.saes.encoder import Encoder, threshold_encoder
+from conceptatlas.saes.encoder import Encoder, on_device, threshold_encoder
 from conceptatlas.saes.mixed import to_mixed
 
 WORDS = 3997
@@ -70,7 +70,7 @@ def make_concept(n_items: int, *, shortest: int = 12, longest: int = 28, seed: i
 
 @dataclass
 class LoadedSource:
-    """An SAE whose weights are in memory already: its loading is not what is measured."""
+    """An SAE whose weights are where they are used already: its loading is not what is measured."""
 
     slug: str
     site: str
@@ -103,16 +103,14 @@ class LoadedSource:
         return self
 
     def load_encoder(self, device: Any = "cpu", dtype: str = "float32") -> Encoder:
-        moved = self.encoder.to(device) if str(device) != "cpu" else self.encoder
         if dtype == "float32":
-            return moved
+            return self.encoder.to(device)
         if self.mixed is None:
-            self.mixed = to_mixed(moved)
+            self.mixed = to_mixed(self.encoder.to(device))
         return self.mixed
 
     def load_decoder(self, device: Any = "cpu") -> Decoder:
-        del device
-        return self.decoder
+        return on_device(self.decoder, device)
 
 
 def sample_states(subject: Any, concept: Concept, sites: list[str], most: int = 200) -> dict[str, torch.Tensor]:
@@ -124,9 +122,14 @@ def sample_states(subject: Any, concept: Concept, sites: list[str], most: int = 
 
 
 def make_sae(slug: str, layer: int, x_TD: torch.Tensor, d_sae: int, l0: float, seed: int) -> LoadedSource:
-    """Return a JumpReLU SAE whose features fire at log-normal rates, about ``l0`` of them on the average row of ``x_TD``."""
+    """Return a JumpReLU SAE whose features fire at log-normal rates, about ``l0`` of them on the average row of ``x_TD``.
+
+    Its weights are those of the seed on any device, and lie where the rows do.
+    """
+    device = x_TD.device
     generator = torch.Generator().manual_seed(seed)
-    x_TD = x_TD[torch.randperm(len(x_TD), generator=generator)[:1024]].float()  # sentences differ: rows of all of them
+    # Sentences differ: rows of all of them.
+    x_TD = x_TD.cpu()[torch.randperm(len(x_TD), generator=generator)[:1024]].float()
     d_in = x_TD.shape[1]
     weights = torch.randn(d_in, d_sae, generator=generator) / d_in**0.5
     bias = -(x_TD.mean(dim=0) @ weights)
@@ -141,7 +144,8 @@ def make_sae(slug: str, layer: int, x_TD: torch.Tensor, d_sae: int, l0: float, s
         low, high = (middle, high) if found > l0 else (low, middle)
     encoder = threshold_encoder("jumprelu", weights, bias, threshold=(high * threshold).clamp(min=1e-3))
     decoder = Decoder(W_dec=weights.T.contiguous(), b_dec=torch.zeros(d_in))
-    return LoadedSource(slug, f"blocks.{layer}.hook_resid_post", layer, encoder, decoder, average_l0=l0)
+    there = encoder.to(device), on_device(decoder, device)
+    return LoadedSource(slug, f"blocks.{layer}.hook_resid_post", layer, *there, average_l0=l0)
 
 
 def anonymous_mb() -> float:
@@ -181,35 +185,54 @@ def folder_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-class Limit:
-    """Nothing but the products: the base model on the same batches, then ``x @ W_enc`` for every SAE."""
+def synchronize(device: torch.device) -> None:
+    """Wait until a GPU has done what was queued."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
-    def __init__(self, subject: Any, concept: Concept, sources: list[LoadedSource], sae_dtype: str) -> None:
+
+class Limit:
+    """Nothing but the products: the base model on the same batches, then ``x @ W_enc`` for every SAE.
+
+    Args:
+        subject: The model; everything lies on its device.
+        concept: The items.
+        weights_DF: The encoders' weights, which several SAEs may share.
+        sae_dtype: ``mixed`` makes the products bfloat16's.
+    """
+
+    def __init__(self, subject: Any, concept: Concept, weights_DF: Sequence[torch.Tensor], sae_dtype: str) -> None:
         from conceptatlas.recording.plan import BATCH_TOKENS, batches
         from conceptatlas.subjects.capture import pad_batch
 
-        self.subject = subject
+        self.subject, self.device = subject, subject.device
         tokens = subject.tokenize(concept.texts)
-        order = batches([len(ids) for ids in tokens.token_ids], BATCH_TOKENS[subject.device.type])
+        order = batches([len(ids) for ids in tokens.token_ids], BATCH_TOKENS[self.device.type])
         self.batches = [
-            pad_batch([tokens.token_ids[i] for i in b], [tokens.rows[i] for i in b], pad_id=0, device=subject.device)
+            pad_batch([tokens.token_ids[i] for i in b], [tokens.rows[i] for i in b], pad_id=0, device=self.device)
             for b in order
         ]
-        self.n_rows = int(tokens.n_rows.sum())
-        self.sae_dtype = sae_dtype
+        n_rows = int(tokens.n_rows.sum())
         dtype = torch.bfloat16 if sae_dtype == "mixed" else torch.float32
-        self.weights = [source.encoder.W_enc.to(dtype) for source in sources]
-        self.x = torch.randn(self.n_rows, sources[0].d_in).to(dtype)
-        self.out = torch.empty(self.n_rows, max(w.shape[1] for w in self.weights), dtype=dtype)
+        once = {id(weights): weights.to(self.device, dtype) for weights in weights_DF}
+        self.weights = [once[id(weights)] for weights in weights_DF]
+        self.x = torch.randn(n_rows, weights_DF[0].shape[0], device=self.device).to(dtype)
+        widest = max(weights.shape[1] for weights in weights_DF)
+        self.out = torch.empty(n_rows * widest, dtype=dtype, device=self.device)
 
     @torch.no_grad()
     def run(self) -> dict[str, float]:
+        """Return the seconds of ``forward`` and ``encode``, and of both together (``wall``)."""
+        synchronize(self.device)
         begin = time.perf_counter()
         for batch in self.batches:
             self.subject.stack.base(input_ids=batch.input_ids, use_cache=False)
+        synchronize(self.device)
         middle = time.perf_counter()
         for weights in self.weights:
-            torch.mm(self.x, weights, out=self.out[:, : weights.shape[1]])
+            shape = len(self.x), weights.shape[1]
+            torch.mm(self.x, weights, out=self.out[: shape[0] * shape[1]].view(shape))
+        synchronize(self.device)
         end = time.perf_counter()
         return {"forward": middle - begin, "encode": end - middle, "wall": end - begin}
 
@@ -225,4 +248,5 @@ def machine() -> dict[str, Any]:
         (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
         "?",
     )
-    return {"cpu": model, "cores": os.cpu_count(), "torch": torch.__version__, "threads": torch.get_num_threads()}
+    found = {"cpu": model, "cores": os.cpu_count(), "torch": torch.__version__, "threads": torch.get_num_threads()}
+    return found | ({"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {})

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from conceptatlas.saes.architectures import Decoder
-from conceptatlas.saes.encoder import Encoder, threshold_encoder
+from conceptatlas.saes.encoder import Encoder, on_device, threshold_encoder
+from conceptatlas.saes.mixed import to_mixed
 
 
 @dataclass
@@ -43,11 +44,14 @@ class MadeSAE:
     def load_decoder(self, device: Any = "cpu") -> Decoder:
         """The best linear readout there is for a random encoder: its transpose, scaled."""
         encoder = self.load_encoder()
-        return Decoder(W_dec=encoder.W_enc.T.contiguous() * self.decoder_scale, b_dec=torch.zeros(self.d_in))
+        decoder = Decoder(W_dec=encoder.W_enc.T.contiguous() * self.decoder_scale, b_dec=torch.zeros(self.d_in))
+        return on_device(decoder, device)
 
     def load_encoder(self, device: Any = "cpu", dtype: Any = None) -> Encoder:
         self.loads.append(self.slug)
         generator = torch.Generator().manual_seed(self.seed)
         weights = torch.randn(self.d_in, self.d_sae, generator=generator) / self.d_in**0.5 * self.scale
         bias = 0.1 * torch.randn(self.d_sae, generator=generator)
-        return threshold_encoder(self.architecture, weights, bias, threshold=torch.full((self.d_sae,), self.threshold))
+        threshold = torch.full((self.d_sae,), self.threshold)
+        made = threshold_encoder(self.architecture, weights, bias, threshold=threshold).to(device)
+        return to_mixed(made) if dtype == "mixed" else made

@@ -16,7 +16,7 @@ from conceptatlas.saes import encode_rows, resolve_saes
 from conceptatlas.saes._cpu import Float32Tiles, MixedTiles, ReadyRows
 from conceptatlas.saes._device import encode_on_device
 from conceptatlas.saes.architectures import build_encoder
-from conceptatlas.saes.encoder import Encoder, prepare_rows, threshold_encoder
+from conceptatlas.saes.encoder import Encoder, threshold_encoder
 from conceptatlas.saes.mixed import BLOCK_ROWS, block_maxima, margin, round_rows, to_mixed
 from tests.helpers.tiny_saes import tiny_parts, write_saelens
 
@@ -111,7 +111,7 @@ def test_the_device_path_agrees(low: bool) -> None:
     """The path that a GPU takes, run here on the CPU, in two tiles."""
     x, encoder = case(301, 64, 200)
     some = to_mixed(encoder) if low else encoder
-    found = encode_on_device(prepare_rows(x, some), some, 150)
+    found = encode_on_device(x, some, 150)
     near = distance(x, encoder) < 4
     np.testing.assert_array_equal((found.to_dense(301) != 0)[~near], exact_active(x, encoder)[~near])
     own = encode_rows(x, some).to_dense(301)

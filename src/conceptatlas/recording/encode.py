@@ -16,19 +16,29 @@ from conceptatlas.saes.encoder import Encoder
 from conceptatlas.saes.sparse import SparseColumns, spread_columns
 
 if TYPE_CHECKING:
+    from conceptatlas.recording.job import Job
     from conceptatlas.saes import Decoder, SAESource
 
-# On a CPU, encoders stay loaded between shards up to this; on a GPU, up to what is free less a reserve.
+# On a CPU, encoders stay loaded between shards up to this; on a GPU, up to what is free less what a shard needs.
 _RESIDENT_CPU = 1 << 30
-_RESERVE_CUDA = 8 << 30
+# A batch's forward pass, and rows and tiles at work, whose sizes do not depend on the shard's.
+_WORK_CUDA = 8 << 30
+# The SAE at work and the one that comes in, each with its decoder and bfloat16 weights; and copies while these are made.
+_SAES_AT_WORK = 7
 
 
-def resident_bytes(device: str) -> int:
-    """Return how many bytes of encoders may stay loaded between shards (this changes no result)."""
+def resident_bytes(device: str, job: Job) -> int:
+    """Return how many bytes of encoders may stay loaded between shards (this changes no result); the model is loaded."""
     if device.startswith("cuda"):
         free, _ = torch.cuda.mem_get_info(torch.device(device))
-        return max(0, free - _RESERVE_CUDA)
+        return max(0, free - reserve_bytes(job))
     return _RESIDENT_CPU
+
+
+def reserve_bytes(job: Job) -> int:
+    """Return what must stay free on a GPU beside the model: the largest shard's states, the SAEs at work, the work itself."""
+    weights = max((4 * (source.d_in or 0) * (source.d_sae or 0) for source in job.sources), default=0)
+    return job.states_bytes() + _SAES_AT_WORK * weights + _WORK_CUDA
 
 
 def encoder_bytes(encoder: Encoder) -> int:

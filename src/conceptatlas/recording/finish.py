@@ -75,12 +75,11 @@ def join_sae(work: WorkFolder, slug: str, n_shards: int) -> dict[str, Any]:
     facts = work.read_piece(0, piece)
     if n_shards == 1:
         _move(work.piece_folder(0, piece), target)
-        nnz, files = facts["nnz"], facts["files"]
-    else:
-        parts = [open_part(work.piece_folder(shard, piece)) for shard in range(n_shards)]
-        nnz, checks = join_columns(parts, target)
-        files = {name: check.model_dump() for name, check in checks.items()}
+        return {name: facts.get(name) for name in ("nnz", "files", "check")}
+    parts = [open_part(work.piece_folder(shard, piece)) for shard in range(n_shards)]
+    nnz, checks = join_columns(parts, target)
     done.parent.mkdir(exist_ok=True)
+    files = {name: check.model_dump() for name, check in checks.items()}
     joined = {"nnz": nnz, "files": files, "check": facts.get("check")}
     write_json(done, joined)
     for shard in range(n_shards):
@@ -107,12 +106,11 @@ def write_top(work: WorkFolder, slug: str, n_shards: int) -> dict[str, Any]:
 
 
 def _move(source: Path, target: Path) -> None:
-    """Move a folder, unless a run that was killed has done so already."""
+    """Move a folder, unless a run that was killed has done so already; its new name is durable when its parent is synced."""
     if not source.exists() and target.exists():
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     source.replace(target)
-    sync_folder(target.parent)
 
 
 def join_hidden(job: Job) -> dict[str, FileCheck]:
@@ -194,6 +192,8 @@ def finish(prepared: Prepared, concept: Concept, request: Mapping[str, Any]) -> 
     n_shards = len(job.plan.shards)
     join = write_top if job.options.keep == "top" else join_sae
     saes = [recorded_sae(source, join(job.work, source.slug, n_shards)) for source in job.sources]
+    if saes:
+        sync_folder(job.work.recording / FEATURES_FOLDER)
     files = join_hidden(job)
     sites, sinks = site_figures(job)
     files = write_tables(job.work.recording, concept, job, sinks) | files

@@ -6,7 +6,7 @@ every fragment; where that does not hold the subject makes the passes that are n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 def shard_states(
     plan: Plan,
     subject: LanguageSubject,
-    sites: Sequence[Site],
+    sites: Sequence[Site] | Mapping[Site, int],
     shard: int,
     batch_tokens: int,
     *,
     every_token: bool = False,
 ) -> dict[str, torch.Tensor]:
-    """Return the hidden states of a shard: site → [T_shard, D] on the subject's device, in row order.
+    """Return the hidden states of a shard: site → [T_shard, D] on the subject's device, in row order, or as many as asked.
 
     Args:
         plan: The plan.
         subject: The model.
-        sites: The sites to keep.
+        sites: The sites to keep; a mapping says of how many of the shard's first rows each.
         shard: Which shard.
         batch_tokens: Tokens of one batch, padding included.
         every_token: Keep all tokens, special ones too, instead of the rows.
@@ -46,18 +46,27 @@ def shard_states(
         masks = [np.ones(len(ids), dtype=bool) for ids in token_ids]
     counts = np.array([int(mask.sum()) for mask in masks], dtype=np.int64)
     starts = np.cumsum(counts) - counts
+    n_rows = int(counts.sum())
+    asked = {str(site): sites[site] if isinstance(sites, Mapping) else n_rows for site in sites}
     states: dict[str, torch.Tensor] = {}
     for batch in batches([len(ids) for ids in token_ids], batch_tokens):
-        found = subject.hidden_states([token_ids[i] for i in batch], sites, [masks[i] for i in batch])
+        found = subject.hidden_states([token_ids[i] for i in batch], list(sites), [masks[i] for i in batch])
         place = np.repeat(starts[batch] - (np.cumsum(counts[batch]) - counts[batch]), counts[batch])
         index = torch.from_numpy(place + np.arange(int(counts[batch].sum())))
         for name, part in found.items():
             if name not in states:
-                states[name] = part.new_empty((int(counts.sum()), part.shape[1]))
-            states[name].index_copy_(0, index.to(part.device), part)
+                states[name] = part.new_empty((asked[name], part.shape[1]))
+            rows, kept = _those_below(asked[name], index, part)
+            states[name].index_copy_(0, rows.to(part.device), kept)
     return states
 
 
 def to_numpy(states: torch.Tensor) -> npt.NDArray[np.float32]:
     """Return a tensor as a float32 array in memory of the host."""
     return states.float().cpu().numpy()
+
+
+def _those_below(n_rows: int, index: torch.Tensor, part: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the numbers and states of the rows whose number is below ``n_rows``."""
+    below = index < n_rows
+    return (index, part) if bool(below.all()) else (index[below], part[below.to(part.device)])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from conceptatlas.recording import check
 from conceptatlas.recording.check import output_site
 from conceptatlas.recording.manifest import RecordOptions
 from conceptatlas.recording.plan import Plan
@@ -30,6 +31,7 @@ class Job:
         sites: The sites at which states are taken, in the order of the forward pass.
         kept_sites: Those whose states go into the recording.
         options: The options.
+        row_bytes: What the hidden states of one row at all sites take, as float32.
         batch_tokens: Tokens of a forward batch.
         work: Where pieces go.
         strict: An SAE that fails the self-check is an error.
@@ -40,6 +42,7 @@ class Job:
     sites: Sequence[Site]
     kept_sites: Sequence[str]
     options: RecordOptions
+    row_bytes: int
     batch_tokens: int
     work: WorkFolder
     strict: bool = False
@@ -54,12 +57,28 @@ class Job:
         ]
         return [tile_size(count, device) for count in rows]
 
-    def sites_of(self, shard: int) -> list[Site]:
-        """Return the sites to read in a shard: the first one also needs those that transcoders write to, to check them."""
-        if shard:
-            return list(self.sites)
-        outputs = [site for source in self.sources if (site := output_site(source)) is not None]
-        return sorted({*self.sites, *outputs}, key=lambda site: (site.order, site.hook))
+    def states_bytes(self) -> int:
+        """Return what the hidden states of the largest shard take, as float32; of every token where an SAE needs these."""
+        widths = {source.site: source.d_in or 0 for source in self.sources if not source.is_row_wise}
+        token_bytes = 4 * sum(widths.values())
+        sizes = [
+            int(np.diff(self.plan.row_range(shard))[0]) * self.row_bytes
+            + sum(len(ids) for ids in self.plan.token_ids[first:last]) * token_bytes
+            for shard, (first, last) in enumerate(self.plan.shards)
+        ]
+        return max(sizes, default=0)
+
+    def sites_of(self, shard: int) -> dict[Site, int]:
+        """Return the sites to read in a shard, in the order of the forward pass, and of how many of its first rows each.
+
+        The first shard also needs those that transcoders write to, at the rows on which these are checked.
+        """
+        first, last = self.plan.row_range(shard)
+        needed = dict.fromkeys(self.sites, last - first)
+        outputs = [] if shard else [site for source in self.sources if (site := output_site(source)) is not None]
+        for site in outputs:
+            needed.setdefault(site, min(check.CHECK_ROWS, last - first))
+        return dict(sorted(needed.items(), key=lambda item: (item[0].order, item[0].hook)))
 
     def missing(self, shard: int) -> list[SAESource]:
         """Return the SAEs whose piece of a shard is neither there nor joined nor folded already."""

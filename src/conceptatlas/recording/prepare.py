@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from conceptatlas.base.errors import InputError
 from conceptatlas.concepts import Concept
+from conceptatlas.recording.engines.types import Devices
 from conceptatlas.recording.job import Job
 from conceptatlas.recording.manifest import EMBED_SITE, RecordOptions, SubjectInfo
 from conceptatlas.recording.plan import BATCH_TOKENS, Plan, make_plan, shard_rows_for
 from conceptatlas.recording.request import DEFAULT_PER_FEATURE, Request
 from conceptatlas.recording.work import WorkFolder
 from conceptatlas.saes import SAESource, require_width, resolve_saes
-from conceptatlas.subjects import LanguageSubject, Site, load_subject, parse_sites
+from conceptatlas.subjects import LanguageSubject, Site, parse_sites
+from conceptatlas.subjects.loading import choose_dtype, load_model, resolve_source
 
 ORGANISM = "organism"
 # Architectures in which one feature cannot be known without all the others.
@@ -35,10 +40,8 @@ class Prepared:
     @property
     def device_name(self) -> str:
         """The device as people call it (it stands in ``run.json`` only)."""
-        import torch
-
         device = self.subject.device
-        return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+        return torch.cuda.get_device_name(device) if device.type == "cuda" else self.job.options.device
 
     def resolved(self) -> dict[str, Any]:
         """Return what the options came to; a run that goes on must come to the same."""
@@ -60,19 +63,31 @@ class Prepared:
 
 
 def prepare(
-    work: WorkFolder, concept: Concept, model: Any, saes: list[Any], request: Request, *, strict: bool
+    work: WorkFolder,
+    concept: Concept,
+    model: Any,
+    saes: list[Any],
+    request: Request,
+    devices_of: Callable[[str], Devices],
+    *,
+    strict: bool,
 ) -> Prepared:
     """Load the model, find the SAEs, tokenise the items and cut the work.
+
+    Args:
+        work: Where pieces go.
+        concept: The items.
+        model: A name, or a loaded subject; the shards run on the same kind of device as a loaded one.
+        saes: Names or sources.
+        request: The options.
+        devices_of: What an engine makes of ``--device``.
+        strict: An SAE that fails the self-check is an error.
 
     Raises:
         InputError: An unknown model or SAE, an SAE of another width, a site that is not there, a feature out of range,
             an item that is too long or has no row.
     """
-    subject = (
-        model
-        if isinstance(model, LanguageSubject)
-        else load_subject(str(model), device=request.device, dtype=request.dtype)
-    )
+    subject, device = _subject(model, request, devices_of)
     sources = _sources(saes, subject)
     for source in sources:
         _check_source(source, subject, request)
@@ -92,11 +107,12 @@ def prepare(
     )
     job = Job(
         plan=plan,
+        row_bytes=row_bytes,
         sources=sources,
         sites=sites,
         kept_sites=kept,
-        options=_options(request, subject, kept),
-        batch_tokens=BATCH_TOKENS.get(subject.device.type, BATCH_TOKENS["cpu"]),
+        options=_options(request, subject, device, kept),
+        batch_tokens=BATCH_TOKENS.get(device, BATCH_TOKENS["cpu"]),
         work=work,
         strict=strict,
     )
@@ -108,6 +124,17 @@ def prepare(
         truncated=tokenized.n_truncated,
         warnings=_warnings(plan, tokenized.n_truncated, subject, sources, request),
     )
+
+
+def _subject(model: Any, request: Request, devices_of: Callable[[str], Devices]) -> tuple[LanguageSubject, str]:
+    """Return the model, loaded with the dtype that the shards run it in, and their kind of device."""
+    if isinstance(model, LanguageSubject):
+        return model, model.device.type
+    source = resolve_source(str(model))
+    devices = devices_of(request.device)
+    dtype = choose_dtype(request.dtype, torch.device(devices.shards))
+    loaded = load_model(source, device=torch.device(devices.planner), dtype=dtype)
+    return LanguageSubject(source, loaded), devices.shards
 
 
 def _sources(saes: list[Any], subject: LanguageSubject) -> list[SAESource]:
@@ -151,7 +178,7 @@ def _kept_sites(request: Request, subject: LanguageSubject, sources: list[SAESou
     return [str(site) for site in parse_sites([EMBED_SITE, *names])]
 
 
-def _options(request: Request, subject: LanguageSubject, kept: list[str]) -> RecordOptions:
+def _options(request: Request, subject: LanguageSubject, device: str, kept: list[str]) -> RecordOptions:
     per_feature = request.per_feature or DEFAULT_PER_FEATURE
     return RecordOptions(
         keep=request.keep,
@@ -160,7 +187,7 @@ def _options(request: Request, subject: LanguageSubject, kept: list[str]) -> Rec
         hidden_sites=kept,
         fragments=request.fragments,
         features=None if request.features is None else sorted(set(request.features)),
-        device=subject.device.type,
+        device=device,
         dtype=str(subject.dtype).removeprefix("torch."),
         sae_dtype=request.sae_dtype,
         max_tokens=request.max_tokens,

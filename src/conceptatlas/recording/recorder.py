@@ -22,6 +22,7 @@ from conceptatlas.recording.store import Recording
 from conceptatlas.recording.work import WORK_FOLDER, WorkFolder
 
 if TYPE_CHECKING:
+    from conceptatlas.recording.engines.types import Engine
     from conceptatlas.recording.prepare import Prepared
     from conceptatlas.saes import SAESource
     from conceptatlas.subjects.language import LanguageSubject
@@ -69,7 +70,8 @@ def record(
         hidden_sites: ``saes`` (the SAEs' sites), ``all`` (every block's output), or names; ``embed`` is always added.
         fragments: Rows at every token, or at each word's last token.
         features: Encode and keep these columns only.
-        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``; with the engine ``ray`` it is the workers', and ``auto`` means GPUs
+            where the cluster has one. A loaded subject keeps its own.
         dtype: The model's: ``auto`` (the checkpoint's on a GPU, float32 on a CPU), ``float32``, ``bfloat16`` or
             ``float16``.
         sae_dtype: ``float32``, or ``mixed`` (bfloat16 products, entries near the threshold again in float32).
@@ -177,29 +179,19 @@ def _record(
 ) -> None:
     """Do the work that is left, under the lock."""
     from conceptatlas.recording.engines import engine_named
-    from conceptatlas.recording.engines.types import EngineRun
     from conceptatlas.recording.finish import finish
     from conceptatlas.recording.prepare import prepare
 
-    run_shards = engine_named(engine)
+    open_engine = engine_named(engine)
     work = WorkFolder(folder)
     if work.plan_path.exists():
         check_same(folder, read_json(work.plan_path)["request"], asked)
     started = time.perf_counter()
-    prepared = prepare(work, concept, model, saes, request, strict=strict)
-    loaded = time.perf_counter()
-    _begin(work, prepared, asked)
-    job = prepared.job
-    total = len(job.plan.shards) * max(1, len(job.sources))
-    with progress_bar("recording", total) as bar:
-
-        def tick(slug: str) -> None:
-            bar.describe(f"recording {slug}")
-            bar.advance()
-
-        bar.advance(total - sum(len(job.missing(shard)) for shard in range(len(job.plan.shards))))
-        run_shards(EngineRun(job, prepared.subject, tick, ray_address))
-        bar.describe("joining")
+    with open_engine(ray_address) as shards:
+        prepared = prepare(work, concept, model, saes, request, shards.devices, strict=strict)
+        loaded = time.perf_counter()
+        _begin(work, prepared, asked)
+        _run_shards(shards, prepared)
     manifest = finish(prepared, concept, asked)
     seconds = time.perf_counter() - loaded
     write_run(
@@ -212,6 +204,23 @@ def _record(
         device_name=prepared.device_name,
     )
     write_json(folder / MANIFEST_FILE, manifest.model_dump(mode="json"))
+
+
+def _run_shards(engine: Engine, prepared: Prepared) -> None:
+    """Run what is left of the shards under a progress bar."""
+    from conceptatlas.recording.engines.types import EngineRun
+
+    job = prepared.job
+    total = len(job.plan.shards) * max(1, len(job.sources))
+    with progress_bar("recording", total) as bar:
+
+        def tick(slug: str) -> None:
+            bar.describe(f"recording {slug}")
+            bar.advance()
+
+        bar.advance(total - sum(len(job.missing(shard)) for shard in range(len(job.plan.shards))))
+        engine.run(EngineRun(job, prepared.subject, prepared.info, tick))
+        bar.describe("joining")
 
 
 def _begin(work: WorkFolder, prepared: Prepared, asked: dict[str, Any]) -> None:

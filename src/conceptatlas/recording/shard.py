@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,8 @@ from conceptatlas.recording.strongest import summarise
 from conceptatlas.recording.work import HIDDEN_PIECE, SAE_PREFIX
 from conceptatlas.recording.writer import BackgroundWriter
 from conceptatlas.saes._cpu import ReadyRows
+from conceptatlas.saes._streams import Mark, lane
+from conceptatlas.saes._threads import in_a_thread
 from conceptatlas.saes.selfcheck import CheckRows
 from conceptatlas.saes.sparse import SparseColumns
 from conceptatlas.subjects.sites import Site
@@ -40,14 +43,19 @@ class EncoderCache:
     def __init__(self, job: Job, device: str, *, limit_bytes: int) -> None:
         self._sae_dtype = job.options.sae_dtype
         self._device = device
+        # Beside the SAE at work. Memory that one leaves is not written to before its features have reached the host.
+        self._lane = lane("loading", torch.device(device))
         self._limit = limit_bytes
         self._used = 0
         self._kept: dict[str, LoadedSAE] = {}
 
     def get(self, source: SAESource, shard: int) -> LoadedSAE:
         """Return a loaded encoder; for the first shard, in which SAEs are checked, with its decoder beside it."""
-        loaded = self._encoder(source)
-        return loaded if shard else with_decoder(loaded, self._device)
+        with self._lane.work():
+            loaded = self._encoder(source)
+            loaded = loaded if shard else with_decoder(loaded, self._device)
+            Mark(torch.device(self._device)).wait()  # so that it may be used in any lane
+        return loaded
 
     def _encoder(self, source: SAESource) -> LoadedSAE:
         if source.slug in self._kept:
@@ -184,15 +192,10 @@ def _encode_one(job: Job, shard: int, loaded: LoadedSAE, states: States, writer:
     facts: dict[str, object] = {"nnz": columns.nnz}
     if shard == 0:
         everything = job.options.keep != "final" and job.options.features is None
-        found = self_check(
-            loaded,
-            states.check_rows(source),
-            columns if everything else None,
-            first_row=first_row,
-            strict=job.strict,
-            sequences=zip(states.tokens.get(str(Site.parse(source.site)), ()), job.plan.masks, strict=False),
-        )
-        facts["check"] = found.model_dump()
+        rows, known = states.check_rows(source), columns if everything else None
+        sequences = zip(states.tokens.get(str(Site.parse(source.site)), ()), job.plan.masks, strict=False)
+        check = partial(self_check, loaded, rows, known, first_row=first_row, strict=job.strict, sequences=sequences)
+        facts["check"] = (in_a_thread(check) if job.options.device == "cpu" else check()).model_dump()
 
     def write() -> None:
         job.work.write_piece(shard, SAE_PREFIX + source.slug, piece_of(job, columns), facts)

@@ -9,6 +9,7 @@ piece is there if and only if its JSON file is.
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,13 +31,22 @@ SAE_PREFIX = "sae-"  # so that no slug can be called like another piece
 
 
 def _write_piece_file(path: Path, array: npt.NDArray[Any]) -> FileCheck:
-    """Write an array under its own name at once: the piece's JSON file, written later, says that it is whole."""
-    with path.open("wb") as handle:
-        stream = NpyStream(HashingFile(handle), array.dtype, array.shape)
-        stream.append(array)
-        check = stream.finish()
-        handle.flush()
-        os.fsync(handle.fileno())
+    """Write an array; the piece's JSON file, written later, says that it is whole.
+
+    Two workers may be at one piece, one of them given up for dead: each writes a file of its own, of the same bytes.
+    """
+    begun = path.with_name(f"{TEMP_PREFIX}{path.name}-{secrets.token_hex(4)}")
+    try:
+        with begun.open("xb") as handle:
+            stream = NpyStream(HashingFile(handle), array.dtype, array.shape)
+            stream.append(array)
+            check = stream.finish()
+            handle.flush()
+            begun.replace(path)
+            os.fsync(handle.fileno())  # after the rename, so that one wait makes bytes and name durable
+    except BaseException:
+        begun.unlink(missing_ok=True)
+        raise
     return check
 
 
@@ -82,7 +92,6 @@ class WorkFolder:
             folder.mkdir(parents=True, exist_ok=True)
             checks = {name: _write_piece_file(folder / name, array).model_dump() for name, array in arrays.items()}
         except OSError as error:
-            shutil.rmtree(folder, ignore_errors=True)
             raise WorkError(
                 f"Cannot write {folder}: {error.strerror}; free some space and run the same command again to go on."
             ) from error

@@ -22,7 +22,6 @@ from conceptatlas.saes._threads import each_in_a_thread, scratch
 from conceptatlas.saes.encoder import Encoder, check_finite, prepare_rows, shape_rows
 from conceptatlas.saes.sparse import SparseColumns
 
-TILE_ROWS = 2048
 TILE_FEATURES = 1024
 # So many features are few: what they cost is reading the rows.
 FEW_FEATURES = 64
@@ -62,6 +61,7 @@ class Tiles(ABC):
     """Makes the entries of a tile: the products, and a kernel over them."""
 
     dtype = torch.float32
+    block_rows = 2048
 
     def __init__(self, encoder: Encoder) -> None:
         assert encoder.threshold is not None
@@ -112,6 +112,7 @@ class MixedTiles(Tiles):
     """bfloat16 products; see :mod:`~conceptatlas.saes.mixed`."""
 
     dtype = torch.bfloat16
+    block_rows = 4096  # the tile takes as much room as one of float32
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__(encoder)
@@ -169,7 +170,7 @@ def encode_on_cpu(
     make = MixedTiles(encoder) if encoder.W_low is not None else Float32Tiles(encoder)
     width = min(tile_features, np.iinfo(np.uint16).max)
     tiles = [slice(f, min(f + width, encoder.d_sae)) for f in range(0, encoder.d_sae, width)]
-    blocks = [slice(first, min(first + TILE_ROWS, len(x))) for first in range(0, len(x), TILE_ROWS)]
+    blocks = [slice(first, min(first + make.block_rows, len(x))) for first in range(0, len(x), make.block_rows)]
     if len(tiles) == 1:  # each block is made ready when its turn has come, and is in the cache for what follows
         found = each_in_a_thread(
             lambda block: make.entries(make.fitted(make.ready(x[block], block.start)), tiles[0]), blocks

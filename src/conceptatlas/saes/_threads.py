@@ -39,9 +39,19 @@ def each_in_a_thread(work: Callable[[T], R], parts: Sequence[T]) -> list[R]:
     """
     if min(torch.get_num_threads(), len(parts)) <= 1:
         return [work(part) for part in parts]
+    return list(_workers().map(work, parts))
+
+
+def in_a_thread(work: Callable[[], R]) -> R:
+    """Return ``work()``, done by a thread of :func:`each_in_a_thread`: no more threads compute than there are cores."""
+    if torch.get_num_threads() <= 1:
+        return work()
+    return _workers().submit(work).result()
+
+
+def _workers() -> ThreadPoolExecutor:
     with _making:
-        pool = _pool(torch.get_num_threads())
-    return list(pool.map(work, parts))
+        return _pool(torch.get_num_threads())
 
 
 @cache

@@ -7,39 +7,66 @@ above v + 2m is in it. What lies between is computed again in float32, and the p
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from conceptatlas.saes import mixed
+from conceptatlas.saes._device import paired_products
 from conceptatlas.saes._kernels import pair_products
+from conceptatlas.saes._products import low_product
+from conceptatlas.saes._streams import Mark, one_behind, to_host
 from conceptatlas.saes._threads import each_in_a_thread
-from conceptatlas.saes.encoder import Encoder
+from conceptatlas.saes.encoder import Encoder, prepare_rows
 from conceptatlas.saes.sparse import SparseColumns, from_entries
 
 # Candidates beyond k that are looked at; a row that has more is computed in float32 altogether.
 _MORE = 64
 # Rounding of a bfloat16 result, relative to it, a little enlarged.
 _RESULT = 2.0**-8 * 1.02
-_PAIRS = 1 << 16
 
 Top = tuple[torch.Tensor, torch.Tensor]
 
 
-def encode_topk(x_TD: torch.Tensor, encoder: Encoder, tile_rows: int) -> SparseColumns:
-    """Return the sparse columns of a TopK or AbsTopK encoder over prepared rows [T, D]."""
+class Best(NamedTuple):
+    """The best of a tile of rows, on their way to the host's memory."""
+
+    first_row: int
+    values: torch.Tensor
+    """[R, k]."""
+    features: torch.Tensor
+    """[R, k]."""
+    arrived: Mark
+
+    def entries(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """Wait for them, and return rows, features and values of those that are not zero."""
+        self.arrived.wait()
+        values, features = self.values.numpy().reshape(-1), self.features.numpy().reshape(-1)
+        active = np.flatnonzero(values)
+        return active // self.values.shape[1] + self.first_row, features[active], values[active]
+
+
+def encode_topk(x: torch.Tensor, encoder: Encoder, tile_rows: int) -> SparseColumns:
+    """Return the sparse columns of a TopK or AbsTopK encoder over rows [T, D] as they come, T at least 1.
+
+    Raises:
+        InputError: The width of the rows is not the encoder's.
+        WorkError: A row is not finite.
+    """
     top_of = _top_mixed if encoder.W_low is not None else top_float32
 
-    def entries_of(first: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    def best(first: int) -> Best:
         with torch.no_grad():  # is a thread's own
-            top, where = top_of(x_TD[first : first + tile_rows], encoder)
-        active = top != 0
-        row = active.nonzero()[:, 0].add_(first)
-        return row.cpu().numpy(), where[active].cpu().numpy(), top[active].cpu().numpy()
+            top, where = top_of(prepare_rows(x[first : first + tile_rows], encoder, first), encoder)
+        return Best(first, to_host(top), to_host(where), Mark(encoder.device))
 
-    tiles = range(0, len(x_TD), tile_rows)
-    on_cpu = x_TD.device.type == "cpu"
-    found = each_in_a_thread(entries_of, tiles) if on_cpu else [entries_of(first) for first in tiles]
+    tiles = range(0, len(x), tile_rows)
+    if encoder.device.type == "cpu":
+        found = each_in_a_thread(lambda first: best(first).entries(), tiles)
+    else:
+        found = [tile.entries() for tile in one_behind(map(best, tiles))]
     rows, features, values = (np.concatenate(part) for part in zip(*found, strict=True))
     return from_entries(rows, features, values, encoder.d_sae)
 
@@ -71,7 +98,7 @@ def _top_mixed(x_TD: torch.Tensor, encoder: Encoder) -> Top:
     assert encoder.w_norms is not None
     looked_at = min(encoder.d_sae, encoder.k + _MORE)
     x_low, x_norms = mixed.round_rows(x_TD)
-    low_TF = torch.mm(x_low, encoder.W_low)
+    low_TF = low_product(x_TD.device)(x_low, encoder.W_low)
     rank, where = torch.topk(_rank(low_TF, encoder), looked_at, dim=1)
     rank, value = rank.float(), low_TF.gather(1, where).float()
     kth = rank[:, encoder.k - 1 : encoder.k]
@@ -94,7 +121,6 @@ def _products(x_TD: torch.Tensor, encoder: Encoder, rows: torch.Tensor, features
         found = torch.empty(len(rows))
         pair_products(x_TD.numpy(), W_FD.numpy(), rows.numpy(), features.numpy(), found.numpy())
     else:
-        pairs = zip(torch.split(rows, _PAIRS), torch.split(features, _PAIRS), strict=True)
-        found = torch.cat([torch.linalg.vecdot(x_TD[t], W_FD[f]) for t, f in pairs])
+        found = paired_products(x_TD, rows, W_FD, features)
     found += encoder.bias[features]
     return found if encoder.rank_scale is None else found * encoder.rank_scale[features]

@@ -17,7 +17,7 @@ import torch
 
 from conceptatlas.base.errors import InputError, WorkError
 from conceptatlas.saes._cpu import TILE_FEATURES, ReadyRows, encode_on_cpu
-from conceptatlas.saes._device import encode_on_device
+from conceptatlas.saes._device import BLOCK_ROWS, encode_on_device
 from conceptatlas.saes._topk import encode_topk
 from conceptatlas.saes.encoder import Encoder, prepare_rows
 from conceptatlas.saes.sparse import SparseColumns, empty_columns, from_entries
@@ -60,15 +60,13 @@ def encode_rows(
     x = x.detach() if x.requires_grad else x  # the very same rows are known again
     with torch.no_grad():
         if encoder.needs_all_columns:
-            return _select(encode_topk(prepare_rows(x, encoder), encoder, _topk_rows(encoder)), chosen)
+            return _select(encode_topk(x, encoder, _topk_rows(encoder)), chosen)
         some = encoder if chosen is None else encoder.of(chosen)
         if some.W_low is None:  # for bfloat16, centred rows are better: they are smaller
             some = some.folded()
         tile = tile_features or tile_size(len(x), encoder.device)
-        if encoder.device.type == "cpu":
-            entries = encode_on_cpu(x, some, tile, ready_rows)
-        else:
-            entries = encode_on_device(prepare_rows(x, some), some, tile)
+        on_cpu = encoder.device.type == "cpu"
+        entries = encode_on_cpu(x, some, tile, ready_rows) if on_cpu else encode_on_device(x, some, tile)
     if some.scale is None or some.shift is None:
         return entries
     return _rescaled(entries, some.scale, some.shift)
@@ -125,7 +123,7 @@ def tile_size(n_rows: int, device: torch.device) -> int:
     """Return how many features of a threshold encoder are taken at a time over ``n_rows`` rows."""
     if device.type == "cpu":
         return TILE_FEATURES
-    return _fitting(_TILE_ENTRIES_GPU, n_rows)
+    return _fitting(_TILE_ENTRIES_GPU, min(n_rows, BLOCK_ROWS))
 
 
 def _topk_rows(encoder: Encoder) -> int:

@@ -22,6 +22,7 @@ import numpy.typing as npt
 import torch
 
 from conceptatlas.base.errors import InputError, WorkError
+from conceptatlas.saes._streams import to_device
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -127,8 +128,12 @@ Half = TypeVar("Half", bound="DataclassInstance")
 
 
 def on_device(half: Half, device: torch.device | str) -> Half:
-    """Return a copy of a dataclass of tensors (an encoder or a decoder) on ``device``."""
-    moved: dict[str, Any] = {n: v.to(device) for n, v in vars(half).items() if isinstance(v, torch.Tensor)}
+    """Return a copy of a dataclass of tensors (an encoder or a decoder) on ``device``.
+
+    From the host to a GPU nobody waits for it: what is called next on the GPU comes after it.
+    """
+    place = torch.device(device)
+    moved: dict[str, Any] = {n: to_device(v, place) for n, v in vars(half).items() if isinstance(v, torch.Tensor)}
     return replace(half, **moved)
 
 

@@ -39,6 +39,8 @@ FACTORS = (SLACK, SLACK * HOEFFDING)
 # Columns that carry threshold - bias, in as many parts as are set; the rest is zero, and keeps rows aligned.
 EXTRA = 8
 _PARTS = 3
+# Numbers that are rounded at a time on a GPU: 64 MiB of float32.
+_ROUNDED = 16 << 20
 
 
 def to_mixed(encoder: Encoder) -> Encoder:
@@ -79,11 +81,23 @@ def _round_into(low: torch.Tensor, exact: torch.Tensor) -> torch.Tensor:
         norms = torch.empty(4, len(exact))
         round_numbers(exact.numpy(), low.view(torch.int16).numpy(), norms.numpy())
         return norms
-    low[:, : exact.shape[1]] = exact
-    kept = low[:, : exact.shape[1]].float()
-    squares, losses = kept.square(), (exact - kept).square()
-    sums = [squares.sum(1), losses.sum(1), squares.square().sum(1), losses.square().sum(1)]
-    return torch.stack(sums).sqrt_()
+    return _round_on_device(low, exact)
+
+
+def _round_on_device(low: torch.Tensor, exact: torch.Tensor) -> torch.Tensor:
+    """As :func:`_round_into`, some rows at a time, so that it takes little memory beside what it is given."""
+    width = exact.shape[1]
+    norms = torch.empty(4, len(exact), device=exact.device)
+    rows = max(1, _ROUNDED // width)
+    for first in range(0, len(exact), rows):
+        part = slice(first, first + rows)
+        low[part, :width] = exact[part]
+        kept = low[part, :width].float()
+        lost = exact[part] - kept
+        for place, numbers in enumerate((kept, lost)):
+            norms[place, part] = numbers.square_().sum(dim=1)
+            norms[place + 2, part] = numbers.square_().sum(dim=1)
+    return norms.sqrt_()
 
 
 def margin(w_norms: torch.Tensor, x_norms: torch.Tensor) -> torch.Tensor:

@@ -172,11 +172,8 @@ def _decoded(columns: SparseColumns, decoder: Decoder, n_rows: int) -> npt.NDArr
 
 def _decoded_on_device(columns: SparseColumns, decoder: Decoder, n_rows: int) -> npt.NDArray[np.float32]:
     """As :func:`_decoded`: a bag sums few rows of W_dec for each row, always in the same order."""
-    keep = columns.rows < n_rows
-    before = np.concatenate([[0], np.cumsum(keep)])
-    acts = sparse.csc_matrix(
-        (columns.values[keep], columns.rows[keep], before[columns.indptr]), shape=(n_rows, columns.n_features)
-    ).tocsr()
+    indptr, rows, values = columns.first_rows(n_rows)
+    acts = sparse.csc_matrix((values, rows, indptr), shape=(n_rows, columns.n_features)).tocsr()
     device = decoder.W_dec.device
     out = torch.nn.functional.embedding_bag(
         torch.from_numpy(acts.indices.astype(np.int64)).to(device),

@@ -46,6 +46,19 @@ class SparseColumns(NamedTuple):
         part = slice(self.indptr[feature], self.indptr[feature + 1])
         return self.rows[part], self.values[part]
 
+    def first_rows(self, n_rows: int) -> SparseColumns:
+        """Return the entries of the first ``n_rows`` rows, without going over the others."""
+        low, high = self.indptr[:-1].copy(), self.indptr[1:].copy()
+        while (searching := low < high).any():  # a binary search in all columns at once
+            middle = (low + high)[searching] // 2
+            before = self.rows[middle] < n_rows
+            low[searching] = np.where(before, middle + 1, low[searching])
+            high[searching] = np.where(before, high[searching], middle)
+        counts = low - self.indptr[:-1]
+        indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        take = np.repeat(self.indptr[:-1] - indptr[:-1], counts) + np.arange(indptr[-1])
+        return SparseColumns(indptr, self.rows[take], self.values[take])
+
     def to_dense(self, n_rows: int) -> npt.NDArray[np.float32]:
         """Return the dense float32 [n_rows, F] matrix (for tests and small cases)."""
         dense = np.zeros((n_rows, self.n_features), dtype=np.float32)
@@ -68,6 +81,22 @@ def beside(parts: Sequence[SparseColumns]) -> SparseColumns:
     return SparseColumns(
         indptr, np.concatenate([part.rows for part in parts]), np.concatenate([part.values for part in parts])
     )
+
+
+def below(parts: Sequence[SparseColumns], first_rows: Sequence[int]) -> SparseColumns:
+    """Put blocks of rows of the same columns below each other; ``first_rows`` says where each begins, ascending."""
+    if len(parts) == 1 and first_rows[0] == 0:
+        return parts[0]
+    counts = np.array([part.counts() for part in parts])
+    indptr = np.zeros(counts.shape[1] + 1, np.int64)
+    np.cumsum(counts.sum(axis=0), out=indptr[1:])
+    rows, values = np.empty(indptr[-1], np.int32), np.empty(indptr[-1], np.float32)
+    free = indptr[:-1].copy()  # of each column, where the next block's entries go
+    for part, first, count in zip(parts, first_rows, counts, strict=True):
+        place = np.repeat(free - part.indptr[:-1], count) + np.arange(part.nnz)
+        rows[place], values[place] = part.rows + np.int32(first), part.values
+        free += count
+    return SparseColumns(indptr, rows, values)
 
 
 def from_entries(

@@ -139,7 +139,7 @@ class TokenRules:
                     )
                 result.truncated.append(item)
                 token_ids, ends = self._cut(token_ids, ends, limit)
-            rows = ~np.isin(token_ids, self.special_ids)
+            rows = ~(token_ids[:, None] == self.special_ids).any(axis=1)
             if not rows.any():
                 raise InputError(
                     f"Item {item} ({_shown(texts[item])}) holds no token that could be a row: there are only special "

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from conceptatlas.base.errors import unknown_name
-from conceptatlas.recording.engines.local import run_local
-from conceptatlas.recording.engines.ray import run_ray
-from conceptatlas.recording.engines.types import EngineRun
+from conceptatlas.recording.engines.local import open_local
+from conceptatlas.recording.engines.ray import open_ray
+from conceptatlas.recording.engines.types import OpenEngine
 
-Engine = Callable[[EngineRun], None]
-
-ENGINES: dict[str, Engine] = {"local": run_local, "ray": run_ray}
+ENGINES: dict[str, OpenEngine] = {"local": open_local, "ray": open_ray}
 
 
-def engine_named(name: str) -> Engine:
-    """Return an engine by name.
+def engine_named(name: str) -> OpenEngine:
+    """Return what opens an engine, by the engine's name.
 
     Raises:
         InputError: There is no such engine.

@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from conceptatlas.base.memory import give_back_memory
-from conceptatlas.recording.encode import resident_bytes
-from conceptatlas.recording.engines.types import EngineRun
+from conceptatlas.recording.engines.types import Devices, Engine, EngineRun, keep_loaded
 from conceptatlas.recording.fold import fold_shard
-from conceptatlas.recording.shard import EncoderCache, Loaders, run_shard
+from conceptatlas.recording.shard import run_shard
+from conceptatlas.subjects import choose_device
 
 
-def run_local(run: EngineRun) -> None:
-    """Run what is left of every shard."""
-    device = str(run.subject.device)
-    limit = resident_bytes(device) if len(run.job.plan.shards) > 1 else 0
-    loaders = Loaders(lambda: run.subject, EncoderCache(run.job, device, limit_bytes=limit))
-    for shard in range(len(run.job.plan.shards)):
-        run_shard(run.job, shard, loaders, run.tick)
-        fold_shard(run.job, shard)
-        give_back_memory()
+@contextmanager
+def open_local(address: str | None) -> Iterator[Engine]:
+    """Open the engine; it has no address."""
+    del address
+    yield LocalEngine()
+
+
+class LocalEngine:
+    """This process."""
+
+    def devices(self, asked: str) -> Devices:
+        """Return the same device for all."""
+        chosen = choose_device(asked)
+        return Devices(planner=str(chosen), shards=chosen.type)
+
+    def run(self, run: EngineRun) -> None:
+        """Run what is left of every shard."""
+        loaders = keep_loaded(run.job, run.subject)
+        for shard in range(len(run.job.plan.shards)):
+            run_shard(run.job, shard, loaders, run.tick)
+            fold_shard(run.job, shard)
+            if shard + 1 < len(run.job.plan.shards):
+                give_back_memory()

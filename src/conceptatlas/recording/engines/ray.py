@@ -1,40 +1,44 @@
-"""Shards as Ray tasks, on one machine or many.
+"""Shards on a Ray cluster, on one machine or many.
 
-A task runs the same shard function on the same plan and writes the same pieces as the local engine, so the recording is
+A worker runs the same shard function on the same plan and writes the same pieces as the local engine, so the recording is
 the same byte for byte (same kind of device, same libraries). Every node must see the recording's folder under the same
-path (a shared file system), and the model and SAEs where they were found here. A task whose worker dies is run again;
-what it had finished is not done twice.
+path (a shared file system), and the model and SAEs where they were found here. The shard of a worker that dies is run
+again by another; what it had finished is not done twice.
+
+This process plans and joins, and computes nothing: its model stays on the CPU, and the GPUs are the workers'.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from conceptatlas.base.errors import ConceptAtlasError, InputError, WorkError
-from conceptatlas.base.memory import give_back_memory
-from conceptatlas.recording.encode import resident_bytes
-from conceptatlas.recording.engines.types import EngineRun
+from conceptatlas.recording.engines.room import room_for, worker_needs, workers_device
+from conceptatlas.recording.engines.types import Devices, Engine, EngineRun
+from conceptatlas.recording.engines.worker import ShardWorker, WorkerRun
 from conceptatlas.recording.fold import fold_shard
-from conceptatlas.recording.job import Job
-from conceptatlas.recording.shard import EncoderCache, Loaders, run_shard
+from conceptatlas.recording.work import WorkFolder
 
 if TYPE_CHECKING:
     from conceptatlas.subjects.language import LanguageSubject
 
-# A worker that dies this many times on one shard is not bad luck.
+# A worker that dies more often than this on one shard, or on loading, is not bad luck.
 _RETRIES = 5
+# Workers asked for, to each that there is room for: the others start when nodes join.
+_ASKED_FOR = 2
 
-# What a worker process keeps between its tasks: the model and the SAEs of the job it works on.
-_WORKER: OrderedDict[str, Loaders] = OrderedDict()
 
-
-def run_ray(run: EngineRun) -> None:
-    """Run what is left of every shard on a Ray cluster.
+@contextmanager
+def open_ray(address: str | None) -> Iterator[Engine]:
+    """Connect to a cluster, or start one on this machine where there is no address.
 
     Raises:
         InputError: The package ray is missing, or the cluster cannot be reached.
-        WorkError: A shard failed again and again.
     """
     try:
         import ray
@@ -45,87 +49,155 @@ def run_ray(run: EngineRun) -> None:
     started = not ray.is_initialized()
     if started:
         try:
-            ray.init(address=run.address, include_dashboard=False, log_to_driver=False, logging_level="error")
+            ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level="error")
         except (ConnectionError, RuntimeError, ValueError) as error:
-            raise InputError(f"There is no Ray cluster at {run.address}: {error}; check --ray-address.") from error
+            raise InputError(f"There is no Ray cluster at {address}: {error}; check --ray-address.") from error
     try:
-        _run_all(ray, run)
+        yield RayEngine(ray)
     finally:
         if started:
             ray.shutdown()
 
 
-def _run_all(ray: Any, run: EngineRun) -> None:
-    """Keep as many shards under way as the cluster has room for, and a few more; fold in the order of the shards."""
-    import torch
+class RayEngine:
+    """A cluster, connected."""
 
-    job, subject = run.job, run.subject
-    threads = torch.get_num_threads()
-    uses_gpu = subject.device.type == "cuda"
-    resources = {"num_cpus": 1, "num_gpus": 1} if uses_gpu else {"num_cpus": threads}
-    task = ray.remote(max_retries=_RETRIES, **resources)(_shard_task)
-    shared = ray.put(job)
-    model = (subject.location, subject.device.type, str(subject.dtype).removeprefix("torch."))
-    slots = ray.cluster_resources().get("GPU" if uses_gpu else "CPU", 1) / (1 if uses_gpu else threads)
-    if slots < 1:
-        raise InputError(f"A shard needs {resources}, and the Ray cluster has {ray.cluster_resources()}; enlarge it.")
-    waiting = [shard for shard in range(len(job.plan.shards)) if not job.is_done(shard)]
-    under_way: dict[Any, int] = {}
-    unfolded = 0
-    while waiting or under_way:
-        while waiting and len(under_way) < 2 * int(slots):
-            shard = waiting.pop(0)
-            under_way[task.remote(shared, model, threads, shard)] = shard
-        ready, _ = ray.wait(list(under_way), num_returns=1)
-        shard = under_way.pop(ready[0])
-        _result(ray, ready[0], shard)
-        for source in job.sources:
-            run.tick(source.slug)
-        busy = {*under_way.values(), *waiting}
-        while unfolded < len(job.plan.shards) and unfolded not in busy:
-            fold_shard(job, unfolded)
-            unfolded += 1
-    for shard in range(unfolded, len(job.plan.shards)):
-        fold_shard(job, shard)
+    def __init__(self, ray: Any) -> None:
+        self._ray = ray
 
+    def devices(self, asked: str) -> Devices:
+        """Return what the cluster's workers use; this process plans on its CPU."""
+        return Devices(planner="cpu", shards=workers_device(asked, self._ray.nodes()))
 
-def _result(ray: Any, reference: Any, shard: int) -> None:
-    """Raise what a shard's task raised, as it was raised there."""
-    try:
-        ray.get(reference)
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, ConceptAtlasError):
-            raise error.cause from None
-        raise
-    except ray.exceptions.RayError as error:
-        raise WorkError(
-            f"Shard {shard} failed {_RETRIES + 1} times ({type(error).__name__}); look into the workers' memory, and run "
-            "the same command again to go on."
-        ) from error
+    def run(self, run: EngineRun) -> None:
+        """Run what is left of every shard; fold in the order of the shards.
 
+        Raises:
+            InputError: The cluster is too small, or a worker finds another model than this process.
+            WorkError: A shard failed again and again.
+        """
+        job = run.job
+        everything = range(len(job.plan.shards))
+        unfinished = [shard for shard in everything if not job.is_done(shard)]
+        folds = _Folds(run)
+        folds.fold_before(min(unfinished, default=len(everything)))
+        if not unfinished:
+            return
+        crew = self._crew(run, len(unfinished))
+        try:
+            for shard in crew.work_through(unfinished):
+                unfinished.remove(shard)
+                for source in job.sources:
+                    run.tick(source.slug)
+                folds.fold_before(min(unfinished, default=len(everything)))
+        finally:
+            crew.dismiss()
 
-def _shard_task(job: Job, model: tuple[str, str, str], threads: int, shard: int) -> None:
-    """Run one shard in a worker process."""
-    import torch
+    def _crew(self, run: EngineRun, n_shards: int) -> Crew:
+        import torch
 
-    torch.set_num_threads(threads)  # the number of threads decides how sums are split, and so the last bit
-    run_shard(job, shard, _loaders(job, model), lambda _: None)
-    give_back_memory()
+        threads = torch.get_num_threads()
+        needs = worker_needs(run.job.options.device, threads)
+        size = min(n_shards, _ASKED_FOR * room_for(needs, self._ray.nodes()))
+        # A worker has a working folder of its own.
+        job = replace(run.job, work=WorkFolder(run.job.work.recording.absolute()))
+        shared = self._ray.put(WorkerRun(job, _model_anywhere(run.subject), run.info, threads))
+        # Whom a dead worker's shard goes to is decided here: Ray would restart it where there may be no room.
+        worker = self._ray.remote(max_restarts=0, max_task_retries=0, **needs.options())(ShardWorker)
+        return Crew(self._ray, lambda: worker.remote(shared), size)
 
 
-def _loaders(job: Job, model: tuple[str, str, str]) -> Loaders:
-    key = str(job.work.path)
-    if key not in _WORKER:
-        _WORKER.clear()
-        loaded: list[LanguageSubject] = []
+class _Folds:
+    """Folds shards in order, each once."""
 
-        def subject() -> LanguageSubject:
-            if not loaded:
-                from conceptatlas.subjects import load_subject
+    def __init__(self, run: EngineRun) -> None:
+        self._job = run.job
+        self._next = 0
 
-                location, device, dtype = model
-                loaded.append(load_subject(location, device=device, dtype=dtype))
-            return loaded[0]
+    def fold_before(self, end: int) -> None:
+        """Fold what is not folded yet of the shards before ``end``."""
+        for shard in range(self._next, end):
+            fold_shard(self._job, shard)
+        self._next = max(self._next, end)
 
-        _WORKER[key] = Loaders(subject, EncoderCache(job, model[1], limit_bytes=resident_bytes(model[1])))
-    return _WORKER[key]
+
+class Crew:
+    """The workers of one run. Each has its model loaded once, and one shard at a time."""
+
+    def __init__(self, ray: Any, start: Callable[[], Any], size: int) -> None:
+        self._ray = ray
+        self._start = start
+        self._idle: list[Any] = []
+        self._busy: dict[Any, tuple[Any, int | None]] = {}  # awaited -> worker and its shard, None while it loads
+        self._deaths: Counter[int | None] = Counter()
+        for _ in range(size):
+            self._engage()
+
+    def work_through(self, shards: Iterable[int]) -> Iterator[int]:
+        """Yield each shard when it is done.
+
+        Raises:
+            WorkError: Workers died again and again.
+            Exception: What a shard raised, as it was raised there.
+        """
+        waiting = deque(shards)
+        left = len(waiting)
+        while left:
+            self._hand_out(waiting)
+            awaited = self._ray.wait(list(self._busy), num_returns=1)[0][0]
+            worker, shard = self._busy.pop(awaited)
+            if not self._survived(awaited, shard):
+                self._ray.kill(worker)  # where it only seemed dead
+                self._engage()
+                if shard is not None:
+                    waiting.appendleft(shard)
+                continue
+            self._idle.append(worker)
+            if shard is not None:
+                left -= 1
+                self._hand_out(waiting)  # nobody waits for what is done with the shard here
+                yield shard
+
+    def dismiss(self) -> None:
+        """Let all workers go, whatever they are at."""
+        for worker in [*self._idle, *(worker for worker, _ in self._busy.values())]:
+            self._ray.kill(worker)
+
+    def _engage(self) -> None:
+        worker = self._start()
+        self._busy[worker.load.remote()] = worker, None
+
+    def _hand_out(self, waiting: deque[int]) -> None:
+        while waiting and self._idle:
+            worker, shard = self._idle.pop(), waiting.popleft()
+            self._busy[worker.run.remote(shard)] = worker, shard
+
+    def _survived(self, awaited: Any, shard: int | None) -> bool:
+        """Whether the worker did what it was asked; raise what it raised, as it was raised there."""
+        try:
+            self._ray.get(awaited)
+        except self._ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, ConceptAtlasError):
+                raise error.cause from None
+            raise
+        except self._ray.exceptions.RayError as error:
+            self._deaths[shard] += 1
+            if self._deaths[shard] > _RETRIES:
+                what = "Loading the model" if shard is None else f"Shard {shard}"
+                raise WorkError(
+                    f"{what} failed {_RETRIES + 1} times ({type(error).__name__}); look into the workers' memory, and run "
+                    "the same command again to go on."
+                ) from error
+            return False
+        if shard is None:
+            del self._deaths[None]
+        return True
+
+
+def _model_anywhere(subject: LanguageSubject) -> str:
+    """Return what a process with another working folder, or another installation, loads the model by."""
+    from conceptatlas.subjects.loading import ORGANISM
+
+    if subject.id == ORGANISM:
+        return ORGANISM
+    return str(Path(subject.location).absolute()) if subject.source.local else subject.location
