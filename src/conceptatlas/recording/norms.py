@@ -1,8 +1,8 @@
 """What the norms of all rows say of a site: median, mean and attention sinks. Memory does not grow with the recording.
 
 The norms lie on the disk, shard by shard, and are read in blocks of rows, a few times over. Norms are not negative, and
-the bits of such float32 numbers order as the numbers do, so the median is found by counting bits: first the upper half
-of each number's, then the lower half of those in the middle.
+the bits of such float32 numbers order as the numbers do, so the median is found as by a radix sort, digit by digit from the
+top: count the digits, see in which one the middle lies, and go on with the numbers that have it.
 
 Shapes: T rows, S sites, R rows of a block.
 """
@@ -19,7 +19,8 @@ from conceptatlas.subjects.norms import SINK_FACTOR
 
 # A multiple of the 8,192 elements that NumPy adds up at a time: the sum over blocks is that over all rows to the last bit.
 BLOCK_ROWS = 1 << 17
-_HALF = 1 << 16
+# The digits of a number, in bits.
+_BITS = (11, 11, 10)
 
 Norms = npt.NDArray[np.float32]
 
@@ -79,42 +80,35 @@ def _blocks(parts: Sequence[Norms]) -> Iterator[tuple[int, Norms]]:
 def _medians(parts: Sequence[Norms]) -> Norms:
     """Return each site's median, float32 [S]: the norm in the middle, or the mean of the two there."""
     n_rows = sum(len(part) for part in parts)
-    uppers = _count_upper(parts)
-    middle = [_ordered(parts, uppers, rank) for rank in {(n_rows - 1) // 2, n_rows // 2}]
+    middle = [_ordered(parts, rank) for rank in {(n_rows - 1) // 2, n_rows // 2}]
     return np.mean(middle, axis=0, dtype=np.float32)
 
 
-def _ordered(parts: Sequence[Norms], uppers: npt.NDArray[np.int64], rank: int) -> Norms:
+def _ordered(parts: Sequence[Norms], rank: int) -> Norms:
     """Return each site's norm at place ``rank`` (from 0) in ascending order, float32 [S]."""
-    upper, ranks = _half_of_rank(uppers, np.full(len(uppers), rank))
-    lower, _ = _half_of_rank(_count_lower(parts, upper), ranks)
-    return (upper * _HALF + lower).astype(np.uint32).view(np.float32)
+    n_sites = parts[0].shape[1]
+    known, ranks, left = np.zeros(n_sites, np.uint64), np.full(n_sites, rank), 32
+    for width in _BITS:
+        counts = _count(parts, known, left, width)
+        left -= width
+        ends = np.cumsum(counts, axis=1)
+        digits = (ends <= ranks[:, None]).sum(axis=1)
+        ranks = ranks - (np.take_along_axis(ends - counts, digits[:, None], axis=1))[:, 0]
+        known = known << np.uint64(width) | digits.astype(np.uint64)
+    return known.astype(np.uint32).view(np.float32)
 
 
-def _count_upper(parts: Sequence[Norms]) -> npt.NDArray[np.int64]:
-    """Count the upper halves of all norms' bits, int64 [S, 65,536]."""
-    counts = np.zeros((parts[0].shape[1], _HALF), np.int64)
+def _count(parts: Sequence[Norms], known: npt.NDArray[np.uint64], left: int, width: int) -> npt.NDArray[np.int64]:
+    """Count the next ``width`` bits of those norms whose bits above the ``left`` lowest are ``known`` [S].
+
+    Returns:
+        int64 [S, 2 ** width].
+    """
+    counts = np.zeros((len(known), 1 << width), np.int64)
     for _, block in _blocks(parts):
         for site, norms in enumerate(block):
-            counts[site] += np.bincount(norms.view(np.uint32) >> 16, minlength=_HALF)
+            bits = norms.view(np.uint32).astype(np.uint64)  # 64, because a shift by all of 32 bits is not defined
+            bits = bits[bits >> np.uint64(left) == known[site]]
+            digits = bits >> np.uint64(left - width) & np.uint64((1 << width) - 1)
+            counts[site] += np.bincount(digits.astype(np.int64), minlength=1 << width)
     return counts
-
-
-def _count_lower(parts: Sequence[Norms], upper: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Count the lower halves of those norms' bits whose upper half is ``upper`` [S], int64 [S, 65,536]."""
-    counts = np.zeros((len(upper), _HALF), np.int64)
-    for _, block in _blocks(parts):
-        for site, norms in enumerate(block):
-            bits = norms.view(np.uint32)
-            counts[site] += np.bincount(bits[bits >> 16 == upper[site]] & (_HALF - 1), minlength=_HALF)
-    return counts
-
-
-def _half_of_rank(
-    counts: npt.NDArray[np.int64], ranks: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return of each site the half in which the number of this rank is, and its rank among those of that half."""
-    ends = np.cumsum(counts, axis=1)
-    halves = np.array([np.searchsorted(ends[site], rank, side="right") for site, rank in enumerate(ranks)], np.int64)
-    before = [int(ends[site, half] - counts[site, half]) for site, half in enumerate(halves)]
-    return halves, ranks - np.array(before, np.int64)
