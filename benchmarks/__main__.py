@@ -11,20 +11,21 @@ import sys
 import tempfile
 from pathlib import Path
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).parents[1]
 
-# Name -> script and arguments; {work} is the work folder.
+# Name -> module and arguments; {work} is the work folder.
 BENCHMARKS: dict[str, list[str]] = {
-    "record": ["record.py", "--work", "{work}/record"],
-    "record-scaling": ["record.py", "--work", "{work}/record", "--scaling"],
-    "record-full": ["record_full.py", "--work", "{work}/full"],
-    "label": ["label.py"],
-    "rank": ["rank.py", "--out", "{work}/rank"],
-    "rank-kernels": ["rank_numba.py"],
-    "explorer": ["explorer.py", "{work}/rank"],
-    "prompts": ["prompts.py"],
-    "probe-sweep": ["probe_sweep.py"],
-    "probe-organism": ["probe_organism.py"],
+    "record": ["record", "--work", "{work}/record"],
+    "record-scaling": ["record", "--work", "{work}/record", "--scaling"],
+    "record-top": ["record_top", "--work", "{work}/record"],
+    "record-full": ["record_full", "--work", "{work}/full"],
+    "label": ["label"],
+    "rank": ["rank", "--out", "{work}/rank"],
+    "rank-kernels": ["rank_numba"],
+    "explorer": ["explorer", "{work}/rank"],
+    "prompts": ["prompts"],
+    "probe-sweep": ["probe_sweep"],
+    "probe-organism": ["probe_organism"],
 }
 
 
@@ -38,13 +39,13 @@ def main() -> int:
     if unknown:
         parser.error(f"there is no benchmark {unknown[0]!r}; there are {', '.join(BENCHMARKS)}")
     with tempfile.TemporaryDirectory() as temporary:
-        work = str(options.work or temporary)
+        work = str((options.work or Path(temporary)).absolute())
         failed = []
         for name in options.names or BENCHMARKS:
-            script, *arguments = BENCHMARKS[name]
+            module, *arguments = BENCHMARKS[name]
             print(f"== {name}", flush=True)
-            command = [sys.executable, str(HERE / script), *(part.format(work=work) for part in arguments)]
-            if subprocess.run(command, check=False).returncode:
+            command = [sys.executable, "-m", f"benchmarks.{module}", *(part.format(work=work) for part in arguments)]
+            if subprocess.run(command, check=False, cwd=ROOT).returncode:
                 failed.append(name)
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)

@@ -2,8 +2,8 @@
 
 A Gemma-2-shaped model (d 512, 8 layers), 16 JumpReLU SAEs of 8,192 features with L0 60, 200 sentences of about 20 words:
 
-    python benchmarks/record.py --work /tmp/bench            # five interleaved pairs of float32, and of mixed
-    python benchmarks/record.py --work /tmp/bench --scaling  # time and memory over 250 … 4,000 sentences
+    python -m benchmarks.record --work /tmp/bench            # five interleaved pairs of float32, and of mixed
+    python -m benchmarks.record --work /tmp/bench --scaling  # time and memory over 250 … 4,000 sentences
 
 The limit is the forward passes of the base model on the same batches plus ``x @ W_enc`` for every SAE, all weights
 loaded. The ratio is wall time of the whole of ``record`` (files on disk included) over the limit's.

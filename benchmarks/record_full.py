@@ -4,9 +4,9 @@
 so that neither weights nor disk space for 40 GB of them are needed. What that takes, little, is printed: loading is not
 measured.
 
-    python benchmarks/record_full.py --work /tmp/bench --dtype bfloat16 --sae-dtype mixed
-    python benchmarks/record_full.py --work /tmp/bench --dtype float32 --sae-dtype mixed
-    python benchmarks/record_full.py --work /tmp/bench --dtype bfloat16 --device cuda
+    python -m benchmarks.record_full --work /tmp/bench --dtype bfloat16 --sae-dtype mixed
+    python -m benchmarks.record_full --work /tmp/bench --dtype float32 --sae-dtype mixed
+    python -m benchmarks.record_full --work /tmp/bench --dtype bfloat16 --device cuda
 
 ``--layers``, ``--sentences`` and ``--every`` make it smaller.
 """
