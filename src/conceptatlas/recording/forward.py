@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from conceptatlas.subjects.language import LanguageSubject
     from conceptatlas.subjects.sites import Site
 
-# A row whose norm is above this many medians is an attention sink.
-SINK_FACTOR = 10.0
-
 
 def shard_states(
     plan: Plan,
@@ -67,13 +64,6 @@ def row_norms(states: torch.Tensor, step: int = 4096) -> npt.NDArray[np.float32]
     """Return the Euclidean norm of each row of [T, D], float32 [T]."""
     parts = [torch.linalg.vector_norm(states[i : i + step].float(), dim=1) for i in range(0, len(states), step)]
     return torch.cat(parts).cpu().numpy() if parts else np.zeros(0, np.float32)
-
-
-def sink_rows(norms: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-    """Return which rows are attention sinks: norm [T] above ``SINK_FACTOR`` times the median."""
-    if not len(norms):
-        return np.zeros(0, dtype=bool)
-    return norms > SINK_FACTOR * float(np.median(norms))
 
 
 def to_numpy(states: torch.Tensor) -> npt.NDArray[np.float32]:
