@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BENCHMARKS: dict[str, list[str]] = {
     "record": ["record", "--work", "{work}/record"],
     "record-scaling": ["record", "--work", "{work}/record", "--scaling", "--saes", "8"],
+    "record-top": ["record_top", "--work", "{work}/record"],
     "record-full": ["record_full", "--work", "{work}/full", "--dtype", "bfloat16", "--limit"],
     "record-full-float32": ["record_full", "--work", "{work}/full", "--dtype", "float32", "--limit"],
     "label": ["label"],

@@ -7,28 +7,32 @@ import signal
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from conceptatlas.concepts import build_concept
+from conceptatlas.recording.manifest import Keep
 from tests.recording.standins import MadeSAE
 
 TEXTS = [f"She told him that the bag was new when it was old number {i}." for i in range(24)]
 
 
-def job(model: Any, out: Path) -> None:
-    """Record two SAEs in several shards."""
+def job(model: Any, out: Path, keep: Keep = "all") -> None:
+    """Record two SAEs in five shards; with ``--keep top`` these are folded in three groups."""
     import torch
 
-    from conceptatlas.recording import record
+    from conceptatlas.recording import fold, record
 
     torch.set_num_threads(1)
     saes = [
         MadeSAE("low", "blocks.0.hook_resid_post", 0, seed=1, threshold=0.5),
         MadeSAE("high", "blocks.2.hook_resid_post", 2, seed=2, threshold=2.0),
     ]
-    record(build_concept("kill", TEXTS, [i % 4 for i in range(24)]), model, saes, out, shard_rows=120)
+    concept = build_concept("kill", TEXTS, [i % 4 for i in range(24)])
+    with mock.patch.object(fold, "FOLD_SHARDS", 2):
+        record(concept, model, saes, out, keep=keep, shard_rows=120)
 
 
-def run(model: str, out: Path, started: Connection, kill_at: int) -> None:
+def run(model: str, out: Path, started: Connection, kill_at: int, keep: Keep) -> None:
     """Say that it starts, and record; with ``kill_at`` ≥ 0 die by SIGKILL at the so-manieth change of the disk."""
     count = 0
 
@@ -49,7 +53,7 @@ def run(model: str, out: Path, started: Connection, kill_at: int) -> None:
         os.unlink = counted(os.unlink)
         os.mkdir = counted(os.mkdir)
     started.send("start")
-    job(model, out)
+    job(model, out, keep)
     started.send(count)
 
 

@@ -124,7 +124,7 @@ def test_the_model_is_loaded_before_what_it_leaves_free_is_measured(prepared, mo
     happened = []
     load = worker.load_planned
     monkeypatch.setattr(worker, "load_planned", lambda run: (happened.append("loaded"), load(run))[1])
-    monkeypatch.setattr(types, "resident_bytes", lambda device: (happened.append(f"measured {device}"), 0)[1])
+    monkeypatch.setattr(types, "resident_bytes", lambda device, _job: (happened.append(f"measured {device}"), 0)[1])
     ShardWorker(worker_run(prepared("cpu"))).load()
     assert happened == ["loaded", "measured cpu"]
 

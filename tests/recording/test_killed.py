@@ -47,16 +47,24 @@ def processes():
     return context
 
 
-@pytest.fixture(scope="module")
-def undisturbed(gemma, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("undisturbed") / "rec"
-    killable.job(gemma, folder)
+def recorded(gemma, folder, keep):
+    killable.job(gemma, folder, keep)
     assert len(Recording.open(folder).manifest.plan.shards) == 5
     return contents(folder)
 
 
-def start(processes, model, out, kill_at=-1):
-    return start_target(processes, killable.run, model, out, kill_at)
+@pytest.fixture(scope="module")
+def undisturbed(gemma, tmp_path_factory):
+    return recorded(gemma, tmp_path_factory.mktemp("undisturbed") / "rec", "all")
+
+
+@pytest.fixture(scope="module")
+def undisturbed_top(gemma, tmp_path_factory):
+    return recorded(gemma, tmp_path_factory.mktemp("undisturbed") / "rec", "top")
+
+
+def start(processes, model, out, kill_at=-1, keep="all"):
+    return start_target(processes, killable.run, model, out, kill_at, keep)
 
 
 def start_target(processes, target, model, out, *arguments):
@@ -111,6 +119,22 @@ def test_killed_at_changes_of_the_disk(processes, gemma, gemma_path, undisturbed
         killable.job(gemma, out)
         assert contents(out) == undisturbed
         assert verify(Recording.open(out)) == []
+
+
+@pytest.mark.slow
+def test_killed_while_summaries_are_folded(processes, gemma, gemma_path, undisturbed_top, tmp_path):
+    process, pipe = start(processes, gemma_path, tmp_path / "counted", kill_at=10**9, keep="top")
+    changes = pipe.recv()
+    process.join()
+    assert contents(tmp_path / "counted") == undisturbed_top
+    for moment in np.linspace(0, changes - 1, MOMENTS).astype(int).tolist():
+        out = tmp_path / f"rec{moment}"
+        process, pipe = start(processes, gemma_path, out, kill_at=moment, keep="top")
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        killable.job(gemma, out, "top")
+        assert contents(out) == undisturbed_top
+        pipe.close()
 
 
 def test_what_was_done_is_not_done_again(processes, gemma, gemma_path, undisturbed, tmp_path, monkeypatch):

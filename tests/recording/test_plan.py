@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conceptatlas.concepts import build_concept
+from conceptatlas.recording import plan
 from conceptatlas.recording.plan import (
     SHARD_BYTES_LEAST,
     SHARD_BYTES_MOST,
     SHARD_ROWS_LEAST,
     batches,
     cut_shards,
+    make_plan,
     shard_rows_for,
     word_ends,
 )
+from conceptatlas.subjects.tokens import Tokenized
 
 
 @settings(deadline=None, max_examples=50)
@@ -28,6 +33,20 @@ def test_batches_hold_everything_once_within_the_budget(lengths, budget):
         assert len(batch) == 1 or len(batch) * longest <= budget
     ordered = [lengths[i] for batch in found for i in batch]
     assert ordered == sorted(lengths, reverse=True)
+
+
+def test_equal_pieces_of_text_share_one_string():
+    """The pieces of all rows stand in memory together, and most of them have come before."""
+    concept = build_concept("same", ["a bag"] * 50, [0, 1] * 25)
+    ids, ends = np.array([3, 4], np.int32), np.array([1, 5], np.int32)
+    everywhere = [np.ones(2, bool)] * 50
+    tokenized = Tokenized([ids] * 50, everywhere, [np.arange(2, dtype=np.int32)] * 50, [ends] * 50)
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan, "_rows_table", lambda counts, columns, tokens: seen.extend(tokens) or pl.DataFrame())
+        make_plan(concept, tokenized, fragments="token", shard_rows=10, token_texts=lambda ids: [])
+    assert seen == ["a", " bag"] * 50
+    assert len({id(token) for token in seen}) == 2
 
 
 @settings(deadline=None, max_examples=50)

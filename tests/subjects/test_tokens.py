@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conceptatlas.base.errors import InputError
+from conceptatlas.subjects import tokens
 from conceptatlas.subjects.language import LanguageSubject
 from conceptatlas.subjects.tokens import TokenRules
 from tests.helpers import tiny_models
@@ -119,6 +120,25 @@ def test_any_text_is_tokenised_as_if_alone(texts: list[str]) -> None:
 
 
 RULES = TokenRules(tiny_models.qwen_tokenizer(), limit=None, name="m")
+
+
+def test_many_texts_are_tokenised_some_at_a_time(subject_of: SubjectOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a tokenizer returns for a text takes many times what is kept of it."""
+    rules = subject_of("gemma2").token_rules
+    texts = [f"She told him that the bag was {word}." for word in ("new", "old", "hers", "his", "lost")]
+    at_once: list[int] = []
+
+    def counted(some: list[str], **options: object) -> object:
+        at_once.append(len(some))
+        return tokenizer(some, **options)
+
+    whole, tokenizer = rules.tokenize(texts), rules.tokenizer
+    monkeypatch.setattr(tokens, "TEXTS_AT_ONCE", 2)
+    monkeypatch.setattr(rules, "tokenizer", counted)
+    found = rules.tokenize(texts)
+    assert at_once == [2, 2, 1]
+    for mine, theirs in zip(found.token_ids, whole.token_ids, strict=True):
+        assert np.array_equal(mine, theirs)
 
 
 def test_too_long_an_item_is_named_with_its_length(subject_of: SubjectOf) -> None:

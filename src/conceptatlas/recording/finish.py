@@ -31,6 +31,7 @@ from conceptatlas.recording.manifest import (
     SiteInfo,
 )
 from conceptatlas.recording.merge import join_arrays, join_columns, open_part
+from conceptatlas.recording.norms import norm_figures
 from conceptatlas.recording.shard import NORMS_FILE
 from conceptatlas.recording.strongest import HISTOGRAM_EDGES, as_table
 from conceptatlas.recording.work import (
@@ -41,7 +42,6 @@ from conceptatlas.recording.work import (
     as_file_checks,
     load_piece_array,
 )
-from conceptatlas.subjects.norms import attention_sinks
 
 if TYPE_CHECKING:
     from conceptatlas.recording.prepare import Prepared
@@ -131,19 +131,14 @@ def site_figures(job: Job) -> tuple[dict[str, SiteInfo], npt.NDArray[np.bool_]]:
     shards = range(len(job.plan.shards))
     names: list[str] = job.work.read_piece(0, HIDDEN_PIECE)["sites"]
     parts = [load_piece_array(job.work.piece_folder(shard, HIDDEN_PIECE), NORMS_FILE) for shard in shards]
-    norms_TS = np.concatenate(parts)
-    sinks = np.zeros(len(norms_TS), dtype=bool)
-    figures = {}
-    for column, name in enumerate(names):
-        norms = np.ascontiguousarray(norms_TS[:, column])
-        found = attention_sinks(norms)
-        sinks |= found
-        figures[name] = SiteInfo(
-            median_norm=float(np.median(norms)),
-            mean_norm=float(norms.mean(dtype=np.float64)),
-            sinks=int(found.sum()),
+    found = norm_figures(parts)
+    figures = {
+        name: SiteInfo(
+            median_norm=float(found.medians[site]), mean_norm=float(found.means[site]), sinks=int(found.sinks[site])
         )
-    return figures, sinks
+        for site, name in enumerate(names)
+    }
+    return figures, found.is_sink
 
 
 def write_tables(folder: Path, concept: Concept, job: Job, sinks: npt.NDArray[np.bool_]) -> dict[str, FileCheck]:

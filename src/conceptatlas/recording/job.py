@@ -13,7 +13,7 @@ from conceptatlas.recording import check
 from conceptatlas.recording.check import output_site
 from conceptatlas.recording.manifest import RecordOptions
 from conceptatlas.recording.plan import Plan
-from conceptatlas.recording.work import FOLD_PREFIX, HIDDEN_PIECE, SAE_PREFIX, WorkFolder
+from conceptatlas.recording.work import HIDDEN_PIECE, SAE_PREFIX, WorkFolder
 from conceptatlas.saes.encode import tile_size
 from conceptatlas.subjects.sites import Site
 
@@ -87,7 +87,7 @@ class Job:
             for source in self.sources
             if not self.work.merged_path(source.slug).exists()
             and not self.work.has_piece(shard, SAE_PREFIX + source.slug)
-            and not (self.options.keep == "top" and self.work.last_with(FOLD_PREFIX + source.slug) >= shard)
+            and not (self.options.keep == "top" and self.work.last_folded(source.slug) >= shard)
         ]
 
     def is_done(self, shard: int) -> bool:

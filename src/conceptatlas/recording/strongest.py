@@ -1,21 +1,23 @@
 """``--keep top``: of each feature only counts, a histogram, the strongest examples and a fair sample. Pure arrays.
 
-A summary of some rows has a fixed size, and two summaries of different rows make that of their union, so a corpus of any
-length passes through in constant memory. What comes out does not depend on how the corpus was cut into shards: the
-strongest are the largest by magnitude (the earlier row at a tie), and the sample is the entries whose keyed hash is
-smallest, which is a uniform sample without replacement of all entries.
+A summary holds no more than so many entries a feature, and two summaries of different rows make that of their union, so a
+corpus of any length passes through in constant memory. What comes out does not depend on how the corpus was cut into
+shards: the strongest are the largest by magnitude (the earlier row at a tie), and the sample is the entries whose keyed
+hash is smallest, which is a uniform sample without replacement of all entries.
 
-Shapes: F features, K examples, S sampled entries, B bins.
+Shapes: F features, B bins. Entries stand one feature after the other, as many of each as there are.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from conceptatlas.recording._select import count_bins, smallest, smallest_of_two
 from conceptatlas.saes.sparse import SparseColumns
 
 DECILES = 10
@@ -23,33 +25,50 @@ SAMPLES_PER_DECILE = 4
 SAMPLES = DECILES * SAMPLES_PER_DECILE
 # Magnitudes, two bins to every doubling; the outer bins hold what lies beyond.
 HISTOGRAM_EDGES: npt.NDArray[np.float64] = 2.0 ** (np.arange(-20, 33) / 2)
-NO_ROW = -1
+BINS = len(HISTOGRAM_EDGES) + 1
 
+Starts = npt.NDArray[np.int64]
+Keys = npt.NDArray[np.uint64]
 Floats = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int32]
 
 
+class Entries(NamedTuple):
+    """Some entries of each feature, in order."""
+
+    starts: Starts
+    """int64 [F + 1]: the entries of feature f are ``rows[starts[f]:starts[f + 1]]``."""
+    rows: Rows
+    """int32 [n]."""
+    values: Floats
+    """float32 [n]."""
+
+    def features(self) -> npt.NDArray[np.int64]:
+        """Return the feature of each entry, int64 [n]."""
+        return _owners(self.starts)
+
+
 @dataclass(frozen=True)
 class Strongest:
-    """The summary of one SAE over some rows; places without an entry have row −1.
+    """The summary of one SAE over some rows.
 
     Attributes:
-        counts: Active rows, int64 [F].
         sums: Sum of the activations, float64 [F].
-        histogram: Entries by magnitude, int64 [F, B].
-        top_rows: int32 [F, K], strongest first.
-        top_values: float32 [F, K].
-        sample_keys: uint64 [F, S], ascending.
-        sample_rows: int32 [F, S].
-        sample_values: float32 [F, S].
+        starts: Where each feature's bins, strongest and sampled entries begin, int64 [3, F + 1].
+        bin_numbers: The bins that hold entries, by magnitude, uint8.
+        bin_counts: How many each of them holds, int32 (as rows are).
+        top_rows: Of the strongest entries, strongest first, int32.
+        top_values: float32.
+        sample_rows: Of the sampled entries, ascending by hash, int32.
+        sample_values: float32.
     """
 
-    counts: npt.NDArray[np.int64]
     sums: npt.NDArray[np.float64]
-    histogram: npt.NDArray[np.int64]
+    starts: Starts
+    bin_numbers: npt.NDArray[np.uint8]
+    bin_counts: npt.NDArray[np.int32]
     top_rows: Rows
     top_values: Floats
-    sample_keys: npt.NDArray[np.uint64]
     sample_rows: Rows
     sample_values: Floats
 
@@ -57,8 +76,29 @@ class Strongest:
         """Return the arrays by file name."""
         return {f"{field.name}.npy": getattr(self, field.name) for field in fields(self)}
 
+    @property
+    def n_features(self) -> int:
+        """F."""
+        return len(self.sums)
 
-def hash_keys(seed: int, features: npt.NDArray[np.int64], rows: Rows) -> npt.NDArray[np.uint64]:
+    @property
+    def top(self) -> Entries:
+        """The strongest entries, strongest first."""
+        return Entries(self.starts[1], self.top_rows, self.top_values)
+
+    @property
+    def sample(self) -> Entries:
+        """The sampled entries, ascending by hash."""
+        return Entries(self.starts[2], self.sample_rows, self.sample_values)
+
+    def histogram(self) -> npt.NDArray[np.int64]:
+        """Return the entries by magnitude, int64 [F, B]."""
+        dense = np.zeros((self.n_features, BINS), np.int64)
+        dense[_owners(self.starts[0]), self.bin_numbers] = self.bin_counts
+        return dense
+
+
+def hash_keys(seed: int, features: npt.NDArray[np.int64], rows: Rows) -> Keys:
     """Return a 64-bit hash of (seed, feature, row) for each entry: SplitMix64 (Steele et al. 2014) of their mixture."""
     with np.errstate(over="ignore"):
         z = features.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + rows.astype(np.uint64)
@@ -71,75 +111,82 @@ def hash_keys(seed: int, features: npt.NDArray[np.int64], rows: Rows) -> npt.NDA
     return z
 
 
+def strength_keys(rows: Rows, values: Floats) -> Keys:
+    """Return a number for each entry that is the smaller, the stronger it is; at a tie, the earlier its row.
+
+    The bits of positive float32 numbers order as the numbers do.
+    """
+    magnitude = np.abs(values).view(np.uint32)
+    return (~magnitude).astype(np.uint64) << np.uint64(32) | rows.astype(np.uint64)
+
+
 def summarise(columns: SparseColumns, per_feature: int, seed: int) -> Strongest:
-    """Return the summary of some rows from their sparse columns (``rows`` are the recording's row numbers)."""
-    n_features = columns.n_features
-    counts = columns.counts()
-    features = np.repeat(np.arange(n_features, dtype=np.int64), counts)
-    magnitude = np.abs(columns.values)
-    bins = np.searchsorted(HISTOGRAM_EDGES, magnitude, side="right")
-    width = len(HISTOGRAM_EDGES) + 1
-    histogram = np.bincount(features * width + bins, minlength=n_features * width).reshape(n_features, width)
-    by_strength = np.lexsort((columns.rows, -magnitude, features))
-    keys = hash_keys(seed, features, columns.rows)
-    by_key = np.lexsort((keys, features))
-    top_rows, top_values = _first_places(columns, by_strength, features, per_feature)
-    sample_rows, sample_values = _first_places(columns, by_key, features, SAMPLES)
-    sample_keys = np.full((n_features, SAMPLES), np.iinfo(np.uint64).max, np.uint64)
-    _place(sample_keys, keys[by_key], columns.indptr, features)
-    return Strongest(
-        counts=counts.astype(np.int64),
-        sums=np.bincount(features, columns.values.astype(np.float64), n_features).astype(np.float64),
-        histogram=histogram.astype(np.int64),
-        top_rows=top_rows,
-        top_values=top_values,
-        sample_keys=sample_keys,
-        sample_rows=sample_rows,
-        sample_values=sample_values,
+    """Return the summary of some rows.
+
+    Args:
+        columns: Their sparse columns; ``rows`` are the recording's row numbers.
+        per_feature: How many strongest entries to keep of each feature, at least 1.
+        seed: Of the sample.
+    """
+    entries = Entries(columns.indptr, columns.rows, columns.values)
+    features = entries.features()
+    anything = np.full(columns.n_features, np.iinfo(np.uint64).max, np.uint64)
+    top = smallest(columns.indptr, strength_keys(columns.rows, columns.values), anything, per_feature)
+    sample = smallest(columns.indptr, hash_keys(seed, features, columns.rows), anything, SAMPLES)
+    return _summary(
+        np.bincount(features, columns.values.astype(np.float64), columns.n_features).astype(np.float64),
+        count_bins(columns.indptr, columns.values, HISTOGRAM_EDGES),
+        _chosen(entries, *top),
+        _chosen(entries, *sample),
     )
 
 
-def _place(
-    target: npt.NDArray[np.generic],
-    ordered: npt.NDArray[np.generic],
-    indptr: npt.NDArray[np.int64],
-    features: npt.NDArray[np.int64],
-) -> None:
-    """Put the first entries of each feature (``ordered`` within features) into ``target`` [F, places]."""
-    place = np.arange(len(ordered)) - indptr[:-1][features]
-    kept = place < target.shape[1]
-    target[features[kept], place[kept]] = ordered[kept]
+def union(first: Strongest, second: Strongest, per_feature: int, seed: int) -> Strongest:
+    """Return the summary of two sets of rows that share none; both were made with ``per_feature`` and ``seed``."""
+    top = smallest_of_two(
+        first.top.starts, strength_keys(first.top_rows, first.top_values),
+        second.top.starts, strength_keys(second.top_rows, second.top_values), per_feature,
+    )  # fmt: skip
+    sample = smallest_of_two(
+        first.sample.starts, hash_keys(seed, first.sample.features(), first.sample_rows),
+        second.sample.starts, hash_keys(seed, second.sample.features(), second.sample_rows), SAMPLES,
+    )  # fmt: skip
+    return _summary(
+        first.sums + second.sums,
+        first.histogram() + second.histogram(),
+        _chosen(_one_after_the_other(first.top, second.top), *top),
+        _chosen(_one_after_the_other(first.sample, second.sample), *sample),
+    )
 
 
-def _first_places(
-    columns: SparseColumns, order: npt.NDArray[np.int64], features: npt.NDArray[np.int64], places: int
-) -> tuple[Rows, Floats]:
-    rows = np.full((columns.n_features, places), NO_ROW, np.int32)
-    values = np.zeros((columns.n_features, places), np.float32)
-    _place(rows, columns.rows[order], columns.indptr, features)
-    _place(values, columns.values[order], columns.indptr, features)
-    return rows, values
+def _owners(starts: Starts) -> npt.NDArray[np.int64]:
+    """Return the feature of each entry."""
+    return np.repeat(np.arange(len(starts) - 1, dtype=np.int64), np.diff(starts))
 
 
-def union(first: Strongest, second: Strongest) -> Strongest:
-    """Return the summary of two sets of rows that share none."""
-    top_rows = np.concatenate([first.top_rows, second.top_rows], axis=1)
-    top_values = np.concatenate([first.top_values, second.top_values], axis=1)
-    strength = np.where(top_rows == NO_ROW, -np.inf, np.abs(top_values))
-    order = np.lexsort((top_rows, -strength), axis=1)[:, : first.top_rows.shape[1]]
-    keys = np.concatenate([first.sample_keys, second.sample_keys], axis=1)
-    by_key = np.argsort(keys, axis=1, kind="stable")[:, :SAMPLES]
-    sample_rows = np.concatenate([first.sample_rows, second.sample_rows], axis=1)
-    sample_values = np.concatenate([first.sample_values, second.sample_values], axis=1)
+def _one_after_the_other(first: Entries, second: Entries) -> Entries:
+    rows = np.concatenate([first.rows, second.rows])
+    return Entries(first.starts, rows, np.concatenate([first.values, second.values]))
+
+
+def _chosen(entries: Entries, starts: Starts, places: npt.NDArray[np.int64]) -> Entries:
+    return Entries(starts, entries.rows[places], entries.values[places])
+
+
+def _summary(
+    sums: npt.NDArray[np.float64], histogram: npt.NDArray[np.int64], top: Entries, sample: Entries
+) -> Strongest:
+    features, numbers = np.nonzero(histogram)
+    bins = np.searchsorted(features, np.arange(len(sums) + 1))
     return Strongest(
-        counts=first.counts + second.counts,
-        sums=first.sums + second.sums,
-        histogram=first.histogram + second.histogram,
-        top_rows=np.take_along_axis(top_rows, order, axis=1),
-        top_values=np.take_along_axis(top_values, order, axis=1),
-        sample_keys=np.take_along_axis(keys, by_key, axis=1),
-        sample_rows=np.take_along_axis(sample_rows, by_key, axis=1),
-        sample_values=np.take_along_axis(sample_values, by_key, axis=1),
+        sums=sums,
+        starts=np.stack([bins, top.starts, sample.starts]),
+        bin_numbers=numbers.astype(np.uint8),
+        bin_counts=histogram[features, numbers].astype(np.int32),
+        top_rows=top.rows,
+        top_values=top.values,
+        sample_rows=sample.rows,
+        sample_values=sample.values,
     )
 
 
@@ -148,33 +195,37 @@ def as_table(summary: Strongest) -> pl.DataFrame:
 
     ``sample_decile`` is each sampled entry's decile among the sampled entries of its feature by magnitude, 0 the weakest.
     """
-    taken = summary.sample_rows != NO_ROW
-    magnitude = np.where(taken, np.abs(summary.sample_values), np.inf)
-    rank = np.argsort(np.argsort(magnitude, axis=1, kind="stable"), axis=1, kind="stable")
-    number = np.maximum(taken.sum(axis=1, keepdims=True), 1)
-    decile = np.minimum(rank * DECILES // number, DECILES - 1)
-    found = summary.top_rows != NO_ROW
+    histogram, top, sample = summary.histogram(), summary.top, summary.sample
     return pl.DataFrame(
         {
-            "feature": np.arange(len(summary.counts), dtype=np.int32),
-            "n_active": summary.counts,
+            "feature": np.arange(summary.n_features, dtype=np.int32),
+            "n_active": histogram.sum(axis=1),
             "sum": summary.sums,
-            "top_rows": _lists(summary.top_rows, found),
-            "top_values": _lists(summary.top_values, found),
-            "sample_rows": _lists(summary.sample_rows, taken),
-            "sample_values": _lists(summary.sample_values, taken),
-            "sample_decile": _lists(decile.astype(np.int8), taken),
-            "histogram": _lists(summary.histogram, np.ones_like(summary.histogram, dtype=bool)),
+            "top_rows": _lists(top.rows, top.starts),
+            "top_values": _lists(top.values, top.starts),
+            "sample_rows": _lists(sample.rows, sample.starts),
+            "sample_values": _lists(sample.values, sample.starts),
+            "sample_decile": _lists(_deciles(sample), sample.starts),
+            "histogram": _lists(histogram.reshape(-1), np.arange(summary.n_features + 1) * BINS),
         }
     )
 
 
-def _lists(values: npt.NDArray[np.generic], taken: npt.NDArray[np.bool_]) -> pl.Series:
-    """Return a [F, places] array as lists that hold the taken places only."""
-    feature = np.repeat(np.arange(len(values)), values.shape[1])[taken.reshape(-1)]
-    flat = pl.DataFrame({"feature": feature, "value": values.reshape(-1)[taken.reshape(-1)]})
+def _deciles(sample: Entries) -> npt.NDArray[np.int8]:
+    """Return each entry's decile by magnitude among those of its feature; at a tie the earlier entry ranks lower."""
+    features = sample.features()
+    order = np.lexsort((np.abs(sample.values), features))
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order)) - sample.starts[:-1][features]
+    number = np.diff(sample.starts)[features]
+    return np.minimum(rank * DECILES // np.maximum(number, 1), DECILES - 1).astype(np.int8)
+
+
+def _lists(values: npt.NDArray[np.generic], starts: Starts) -> pl.Series:
+    """Return ragged entries as lists, one a feature."""
+    flat = pl.DataFrame({"feature": _owners(starts), "value": values})
     grouped = flat.group_by("feature", maintain_order=True).agg("value")
-    everyone = pl.DataFrame({"feature": np.arange(len(values))})
+    everyone = pl.DataFrame({"feature": np.arange(len(starts) - 1)})
     joined = everyone.join(grouped, on="feature", how="left", maintain_order="left")
     empty = pl.lit(pl.Series([[]], dtype=joined["value"].dtype))
     return joined.select(pl.col("value").fill_null(empty))["value"]

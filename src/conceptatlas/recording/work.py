@@ -1,7 +1,8 @@
 """The work folder of an unfinished recording: what each shard has left so far.
 
 ``REC/.work/`` holds ``plan.json`` (what is being done, to be compared when the work is taken up again), per shard
-``shard-00000/`` with a folder of arrays and then a JSON file of the same name for every finished piece, and
+``shard-00000/`` with a folder of arrays and then a JSON file of the same name for every finished piece,
+``folded/<slug>.json`` which says up to which shard an SAE's summaries have been folded (``--keep top``), and
 ``merged/<slug>.json`` for every SAE whose shards have been joined. The JSON file is written last and atomically: a
 piece is there if and only if its JSON file is.
 """
@@ -106,10 +107,19 @@ class WorkFolder:
         (self.shard_folder(shard) / f"{piece}.json").unlink(missing_ok=True)
         self.drop_piece_arrays(shard, piece)
 
-    def last_with(self, piece: str) -> int:
-        """Return the last shard that has a piece, −1 where none has."""
-        found = [int(path.parent.name[len("shard-") :]) for path in self.path.glob(f"shard-*/{piece}.json")]
-        return max(found, default=-1)
+    def _folded_path(self, slug: str) -> Path:
+        return self.path / "folded" / f"{slug}.json"
+
+    def last_folded(self, slug: str) -> int:
+        """Return the last shard whose summary of an SAE is in the fold, −1 where none is."""
+        path = self._folded_path(slug)
+        return int(read_json(path)["shard"]) if path.exists() else -1
+
+    def set_last_folded(self, slug: str, shard: int) -> None:
+        """Write down that the fold of an SAE is the piece of this shard now."""
+        path = self._folded_path(slug)
+        path.parent.mkdir(exist_ok=True)
+        write_json(path, {"shard": shard})
 
     def merged_path(self, slug: str) -> Path:
         """Where it stands that an SAE's shards have been joined, and what came out."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -19,6 +19,7 @@ Bos = Literal["added by the tokenizer", "prepended", "none"]
 _CONTROL = re.compile(
     r"<\|[^|<>]*\|>|<unused\d+>|<(start|end)_of_\w+>|</?tool_(call|response)>|\[/?INST\]|<reserved_\w+>"
 )
+TEXTS_AT_ONCE = 1024
 # A tokenizer without a limit of its own says so with a number like 10^30.
 _NO_LIMIT = 10**9
 
@@ -121,15 +122,8 @@ class TokenRules:
         limit = min((n for n in (self.limit, max_tokens) if n is not None), default=None)
         if limit is not None and limit < 1:
             raise InputError(f"The token limit must be at least 1, not {limit}.")
-        encoded = self.tokenizer(
-            list(texts),
-            return_offsets_mapping=True,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,
-        )
         result = Tokenized([], [], [], [])
-        for item, (ids, offsets) in enumerate(zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)):
+        for item, (ids, offsets) in enumerate(self._encoded(texts)):
             token_ids, ends = self._with_bos_once(ids, offsets)
             if limit is not None and len(token_ids) > limit:
                 if not truncate:
@@ -150,6 +144,18 @@ class TokenRules:
             result.positions.append(np.where(rows, np.cumsum(rows) - 1, -1).astype(np.int32))
             result.char_ends.append(ends)
         return result
+
+    def _encoded(self, texts: Sequence[str]) -> Iterator[tuple[list[int], list[tuple[int, int]]]]:
+        """Yield each text's token ids and their places in it; what a tokenizer returns takes far more than is kept."""
+        for first in range(0, len(texts), TEXTS_AT_ONCE):
+            encoded = self.tokenizer(
+                list(texts[first : first + TEXTS_AT_ONCE]),
+                return_offsets_mapping=True,
+                return_attention_mask=False,
+                return_token_type_ids=False,
+                verbose=False,
+            )
+            yield from zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
 
     def _with_bos_once(
         self, ids: list[int], offsets: list[tuple[int, int]]
