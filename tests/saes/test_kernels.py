@@ -91,17 +91,18 @@ def test_take_decided(n_rows: int, n_features: int, block: int, seed: int) -> No
     short = (exact + rng.integers(-2, 3, exact.shape)).astype(np.float32)  # integers this small are exact in bfloat16
     bits = (followed_by(short, -0.0).view(np.int32) >> 16).astype(np.int16)
     bits = np.concatenate([bits.reshape(-1), np.full(LANES, -32768, np.int16)])[: short.size].reshape(short.shape)
-    reach = np.full((-(-n_rows // block), n_features + LANES), np.float32(4.0).view(np.int32) >> 16, np.int16)
-    reach[:, n_features:] = 32767
     # w_norms[f, 0] x_norms[t, 1] is the bound that always holds; the other one is made to hold nothing back.
     x_norms = np.tile(np.array([0.0, margin, 0.0, 1e6], np.float32), (n_rows, 1))
-    w_norms = np.tile(np.array([1.0, 0.0, 1e6, 0.0], np.float32), (n_features, 1))
+    x_maxima = np.tile(np.array([0.0, 2 * margin, 0.0, 1e6], np.float32), (-(-n_rows // block), 1))
+    norms_of_w = np.tile(np.array([1.0, 0.0, 1e6, 0.0], np.float32), (n_features, 1))
+    w_norms = np.hstack([np.zeros((4, 3), np.float32), norms_of_w.T])  # of all features, the tile's from the fourth on
+    bounds = np.full(n_features + LANES, 32767, np.int16)
     counts, ends = np.zeros(n_features, np.int64), np.empty(n_rows, np.int32)
     features, values = np.empty(short.size, np.uint16), np.empty(short.size, np.float32)
     unsure = np.empty((short.size, 2), np.int32)
     n = _kernels.take_decided(
-        bits, reach, block, x_norms, w_norms, (1.0, 1.0), x, weights, bias, threshold,
-        unsure, counts, ends, features, values,
+        bits, block, x_maxima, x_norms, w_norms, norms_of_w, 3, (1.0, 1.0), x, weights, bias, threshold,
+        bounds, unsure, counts, ends, features, values,
     )  # fmt: skip
     expected = pre > threshold[:n_features]
     np.testing.assert_array_equal(counts, expected.sum(axis=0))

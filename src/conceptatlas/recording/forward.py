@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 
 from conceptatlas.recording.plan import Plan, batches
+from conceptatlas.saes._memory import roomy
 from conceptatlas.subjects.norms import row_norms as row_norms  # a shard takes its states and their norms from here
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def shard_states(
         index = torch.from_numpy(place + np.arange(int(counts[batch].sum())))
         for name, part in found.items():
             if name not in states:
-                states[name] = part.new_empty((asked[name], part.shape[1]))
+                states[name] = roomy((asked[name], part.shape[1]), part.dtype, part.device)
             rows, kept = _those_below(asked[name], index, part)
             states[name].index_copy_(0, rows.to(part.device), kept)
     return states

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +18,7 @@ import torch
 
 from conceptatlas.saes import _kernels, mixed
 from conceptatlas.saes._masks import LANES
-from conceptatlas.saes._threads import each_in_a_thread, scratch
+from conceptatlas.saes._threads import each_in_a_thread, in_a_thread, scratch
 from conceptatlas.saes.encoder import Encoder, check_finite, prepare_rows, shape_rows
 from conceptatlas.saes.sparse import SparseColumns
 
@@ -51,10 +51,8 @@ class Rows:
     """In bfloat16, for ``mixed``."""
     norms: npt.NDArray[np.float32] | None = None
     """[R, 4], of the rounding."""
-    maxima: torch.Tensor | None = None
-    """[4, B], of the norms, over blocks of ``mixed.BLOCK_ROWS`` rows."""
-    reach: npt.NDArray[np.int16] | None = None
-    """[B, F + LANES], how far the products of an encoder with a block of rows may be wrong, as bits."""
+    maxima: npt.NDArray[np.float32] | None = None
+    """[B, 4], of the norms, over blocks of ``mixed.BLOCK_ROWS`` rows."""
 
 
 class Tiles(ABC):
@@ -71,10 +69,6 @@ class Tiles(ABC):
     def ready(self, x: torch.Tensor, first: int) -> Rows:
         """Return rows, the first of which is number ``first``, ready for products."""
         return Rows(first, prepare_rows(x, self.encoder, first))
-
-    def fitted(self, rows: Rows) -> Rows:
-        """Add what depends on rows and weights."""
-        return rows
 
     def entries(self, rows: Rows, tile: slice) -> Entries:
         """Return what is active of the features in ``tile``."""
@@ -118,39 +112,38 @@ class MixedTiles(Tiles):
         super().__init__(encoder)
         assert encoder.W_low is not None
         assert encoder.w_norms is not None
-        self.W_low, self.w_norms = encoder.W_low, encoder.w_norms
+        self.W_low = encoder.W_low
         self.weights = encoder.W_enc.t().contiguous().numpy()
-        self.norms = np.ascontiguousarray(encoder.w_norms.numpy().T)
+        self.w_norms = encoder.w_norms.numpy()
+        self.norms_of_w = np.ascontiguousarray(self.w_norms.T)
 
     def ready(self, x: torch.Tensor, first: int) -> Rows:
         """As the base class, and in bfloat16."""
         x_TD = prepare_rows(x, self.encoder, first)
         low, norms = mixed.round_rows(x_TD)
-        return Rows(first, x_TD, low, np.ascontiguousarray(norms.numpy().T), mixed.block_maxima(norms))
-
-    def fitted(self, rows: Rows) -> Rows:
-        """Add how far products may be wrong."""
-        assert rows.maxima is not None
-        reach = mixed.bits_of(mixed.margin(rows.maxima, self.w_norms))
-        return replace(rows, reach=np.pad(reach, ((0, 0), (0, LANES))))
+        return Rows(
+            first, x_TD, low, *(np.ascontiguousarray(part.numpy().T) for part in (norms, mixed.block_maxima(norms)))
+        )
 
     def _products(self, rows: Rows, tile: slice, out: torch.Tensor) -> torch.Tensor:
         assert rows.low is not None
         return torch.mm(rows.low, self.W_low[:, tile], out=out)
 
     def _take(self, products: torch.Tensor, rows: Rows, tile: slice, out: tuple[Any, ...]) -> int:
-        assert rows.reach is not None
         return _kernels.take_decided(
             products.view(torch.int16).numpy(),
-            rows.reach[:, tile.start :],
             mixed.BLOCK_ROWS,
+            rows.maxima,
             rows.norms,
-            self.norms[tile],
+            self.w_norms,
+            self.norms_of_w[tile],
+            tile.start,
             mixed.FACTORS,
             rows.x.numpy(),
             self.weights[tile],
             self.bias[tile.start :],
             self.threshold[tile.start :],
+            scratch("bounds", (products.shape[1] + LANES,), torch.int16).numpy(),
             scratch("unsure", (products.numel(), 2), torch.int32).numpy(),
             *out,
         )
@@ -172,12 +165,9 @@ def encode_on_cpu(
     tiles = [slice(f, min(f + width, encoder.d_sae)) for f in range(0, encoder.d_sae, width)]
     blocks = [slice(first, min(first + make.block_rows, len(x))) for first in range(0, len(x), make.block_rows)]
     if len(tiles) == 1:  # each block is made ready when its turn has come, and is in the cache for what follows
-        found = each_in_a_thread(
-            lambda block: make.entries(make.fitted(make.ready(x[block], block.start)), tiles[0]), blocks
-        )
+        found = each_in_a_thread(lambda block: make.entries(make.ready(x[block], block.start), tiles[0]), blocks)
     else:
         ready = _ready(make, x, blocks) if ready_rows is None else ready_rows.of(make, x, blocks)
-        ready = each_in_a_thread(make.fitted, ready)
         found = each_in_a_thread(lambda place: make.entries(*place), [(rows, tile) for tile in tiles for rows in ready])
     return _columns([found[i : i + len(blocks)] for i in range(0, len(found), len(blocks))], tiles)
 
@@ -220,6 +210,8 @@ class ReadyRows:
 
 
 def _ready(make: Tiles, x: torch.Tensor, blocks: list[slice]) -> list[Rows]:
+    if len(blocks) == 1:
+        return [in_a_thread(lambda: make.ready(x, 0))]
     return each_in_a_thread(lambda block: make.ready(x[block], block.start), blocks)
 
 

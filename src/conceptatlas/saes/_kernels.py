@@ -147,6 +147,28 @@ def _dot(x: npt.NDArray[np.float32], t: int, weights: npt.NDArray[np.float32], f
 
 
 @njit(nogil=True, cache=True)
+def _reach(
+    x_maxima: npt.NDArray[np.float32],
+    w_norms: npt.NDArray[np.float32],
+    first: int,
+    n_features: int,
+    factors: tuple[float, float],
+    bounds: npt.NDArray[np.int16],
+) -> None:
+    """Set ``bounds`` to the bits of how far products with a block of rows may be wrong, rounded down, feature by feature.
+
+    ``x_maxima`` [4] are the largest norms of the block, ``w_norms`` [4, d_sae] those of the weights, in the same order.
+    """
+    always = np.float32(factors[0])
+    almost = np.float32(factors[1])
+    x, dx, x4, dx4 = x_maxima[0], x_maxima[1], x_maxima[2], x_maxima[3]
+    for f in range(n_features):
+        one = always * (w_norms[0, first + f] * dx + w_norms[1, first + f] * x)
+        other = almost * np.sqrt(w_norms[2, first + f] * dx4 + w_norms[3, first + f] * x4)
+        bounds[f] = np.int16(np.float32(min(one, other)).view(np.int32) >> np.int32(16))
+
+
+@njit(nogil=True, cache=True)
 def _number(bits: np.int16) -> np.float32:
     """Return the number that bfloat16 bits stand for."""
     return np.int32(np.int32(bits) << 16).view(np.float32)
@@ -155,15 +177,18 @@ def _number(bits: np.int16) -> np.float32:
 @njit(nogil=True, cache=True)
 def take_decided(
     bits: npt.NDArray[np.int16],
-    reach: npt.NDArray[np.int16],
     block: int,
+    x_maxima: npt.NDArray[np.float32],
     x_norms: npt.NDArray[np.float32],
     w_norms: npt.NDArray[np.float32],
+    norms_of_w: npt.NDArray[np.float32],
+    first_feature: int,
     factors: tuple[float, float],
     x: npt.NDArray[np.float32],
     weights: npt.NDArray[np.float32],
     bias: npt.NDArray[np.float32],
     threshold: npt.NDArray[np.float32],
+    bounds: npt.NDArray[np.int16],
     unsure: npt.NDArray[np.int32],
     counts: npt.NDArray[np.int64],
     ends: npt.NDArray[np.int32],
@@ -174,16 +199,19 @@ def take_decided(
 
     Args:
         bits: [R, F], threshold minus pre-activation, as bfloat16 bits.
-        reach: [ceil(R / block), F + LANES], bits of how far ``bits`` may be wrong, for each block of rows.
-        block: Rows of a block.
+        block: Rows of a block; what may be near the threshold is found by a margin for all of them.
+        x_maxima: [ceil(R / block), 4], the largest of each norm in a block of rows.
         x_norms: [R, 4], from which a candidate's own margin is computed.
-        w_norms: [F, 4], likewise.
+        w_norms: [4, d_sae].
+        norms_of_w: Those of the tile's features [F, 4].
+        first_feature: The tile's first.
         factors: Of the bound that always holds, and of the one that almost always does.
         x: [R, D] rows.
         weights: [F, D].
         bias: [F].
         threshold: [F].
-        unsure: [R F, 2], to work in.
+        bounds: [F + LANES], to work in.
+        unsure: [R F, 2], likewise.
         counts: As for :func:`take_above`, like all that follow.
         ends: As above.
         features: As above.
@@ -199,21 +227,22 @@ def take_decided(
     n_unsure = 0
     for t in range(n_rows):
         below = bits[t]
-        bound = reach[t // block]
+        if t % block == 0:
+            _reach(x_maxima[t // block], w_norms, first_feature, n_features, factors, bounds)
         for first in range(0, n_features, LANES):
-            mask = at_most(below, bound, first) & _within(n_features - first)
+            mask = at_most(below, bounds, first) & _within(n_features - first)
             while mask != 0:
                 f = first + lowest(mask)
                 mask &= mask - _ONE
                 short = _number(below[f])
                 features[n] = f
                 values[n] = threshold[f] - short
-                if short < -_number(bound[f]):
+                if short < -_number(bounds[f]):
                     n += 1
                     continue
                 own = min(
-                    always * (w_norms[f, 0] * x_norms[t, 1] + w_norms[f, 1] * x_norms[t, 0]),
-                    almost * np.sqrt(w_norms[f, 2] * x_norms[t, 3] + w_norms[f, 3] * x_norms[t, 2]),
+                    always * (norms_of_w[f, 0] * x_norms[t, 1] + norms_of_w[f, 1] * x_norms[t, 0]),
+                    almost * np.sqrt(norms_of_w[f, 2] * x_norms[t, 3] + norms_of_w[f, 3] * x_norms[t, 2]),
                 )
                 unsure[n_unsure, 0] = t
                 unsure[n_unsure, 1] = n

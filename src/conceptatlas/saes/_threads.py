@@ -15,6 +15,8 @@ from typing import TypeVar
 
 import torch
 
+from conceptatlas.saes._memory import roomy
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -27,7 +29,7 @@ def scratch(use: str, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tenso
     size = math.prod(shape)
     flat: torch.Tensor | None = getattr(_kept, use, None)
     if flat is None or len(flat) < size or flat.dtype != dtype:
-        flat = torch.empty(size, dtype=dtype)
+        flat = roomy((size,), dtype)
         setattr(_kept, use, flat)
     return flat[:size].view(shape)
 

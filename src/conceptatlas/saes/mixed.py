@@ -23,11 +23,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from conceptatlas.saes._kernels import round_numbers
+from conceptatlas.saes._memory import roomy
 from conceptatlas.saes.encoder import Encoder
 
 # Typical errors are a tenth of the margin that this gives: the four-norms are larger than what they bound.
@@ -49,14 +48,16 @@ def to_mixed(encoder: Encoder) -> Encoder:
     ``[x, 1, 1, 1, 0...] W_low`` is threshold minus pre-activation, and for the TopK kinds, which have no threshold, what
     features are ranked by.
     """
-    W_FD = encoder.W_enc.t().contiguous()
+    W_FD = encoder.W_enc.t()
+    if not W_FD.is_contiguous():
+        W_FD = roomy(tuple(W_FD.shape), W_FD.dtype, W_FD.device).copy_(W_FD)
     if encoder.threshold is not None:
         constant, factors_FD, sign = encoder.threshold - encoder.bias, W_FD, -1.0
     elif encoder.rank_scale is not None:
         constant, factors_FD, sign = encoder.bias * encoder.rank_scale, W_FD * encoder.rank_scale[:, None], 1.0
     else:
         constant, factors_FD, sign = encoder.bias, W_FD, 1.0
-    low_FD = torch.zeros(encoder.d_sae, encoder.d_in + EXTRA, dtype=torch.bfloat16, device=encoder.device)
+    low_FD = _low(W_FD)
     norms = _round_into(low_FD, factors_FD)
     low_FD *= sign
     for part in range(encoder.d_in, encoder.d_in + _PARTS):
@@ -67,9 +68,16 @@ def to_mixed(encoder: Encoder) -> Encoder:
 
 def round_rows(x_TD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the rows in bfloat16 with their extra columns [T, D + EXTRA], and their norms [4, T] (see :func:`margin`)."""
-    low = torch.zeros(len(x_TD), x_TD.shape[1] + EXTRA, dtype=torch.bfloat16, device=x_TD.device)
+    low = _low(x_TD)
     low[:, x_TD.shape[1] : x_TD.shape[1] + _PARTS] = 1.0
     return low, _round_into(low, x_TD)
+
+
+def _low(exact: torch.Tensor) -> torch.Tensor:
+    """Return room for [N, D] numbers in bfloat16, and zeros in the extra columns."""
+    low = roomy((len(exact), exact.shape[1] + EXTRA), torch.bfloat16, exact.device)
+    low[:, exact.shape[1] :] = 0.0
+    return low
 
 
 def _round_into(low: torch.Tensor, exact: torch.Tensor) -> torch.Tensor:
@@ -119,8 +127,3 @@ def block_maxima(x_norms: torch.Tensor) -> torch.Tensor:
     short = -x_norms.shape[1] % BLOCK_ROWS
     padded = torch.nn.functional.pad(x_norms, (0, short))
     return padded.view(4, -1, BLOCK_ROWS).amax(dim=2)
-
-
-def bits_of(reach: torch.Tensor) -> npt.NDArray[np.int16]:
-    """Return the bits of the largest bfloat16 number that is not above each positive number."""
-    return (reach.contiguous().view(torch.int32) >> 16).to(torch.int16).numpy()
