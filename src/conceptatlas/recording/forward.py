@@ -6,6 +6,7 @@ every fragment; where that does not hold the subject makes the passes that are n
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ import torch
 
 from conceptatlas.recording.plan import Plan, batches
 from conceptatlas.saes._memory import roomy
+from conceptatlas.saes._threads import two_at_a_time
 from conceptatlas.subjects.norms import row_norms as row_norms  # a shard takes its states and their norms from here
 
 if TYPE_CHECKING:
@@ -50,15 +52,30 @@ def shard_states(
     n_rows = int(counts.sum())
     asked = {str(site): sites[site] if isinstance(sites, Mapping) else n_rows for site in sites}
     states: dict[str, torch.Tensor] = {}
-    for batch in batches([len(ids) for ids in token_ids], batch_tokens):
-        found = subject.hidden_states([token_ids[i] for i in batch], list(sites), [masks[i] for i in batch])
-        place = np.repeat(starts[batch] - (np.cumsum(counts[batch]) - counts[batch]), counts[batch])
-        index = torch.from_numpy(place + np.arange(int(counts[batch].sum())))
-        for name, part in found.items():
+    making = threading.Lock()
+
+    def kept(name: str, part: torch.Tensor) -> torch.Tensor:
+        with making:
             if name not in states:
                 states[name] = roomy((asked[name], part.shape[1]), part.dtype, part.device)
-            rows, kept = _those_below(asked[name], index, part)
-            states[name].index_copy_(0, rows.to(part.device), kept)
+            return states[name]
+
+    def take(batch: npt.NDArray[np.int64]) -> None:
+        place = np.repeat(starts[batch] - (np.cumsum(counts[batch]) - counts[batch]), counts[batch])
+        index = torch.from_numpy(place + np.arange(int(counts[batch].sum())))
+        for name, part in read([token_ids[i] for i in batch], [masks[i] for i in batch]).items():
+            rows, those = _those_below(asked[name], index, part)
+            kept(name, part).index_copy_(0, rows.to(part.device), those)
+
+    lengths = [len(ids) for ids in token_ids]
+    # Two of the longest texts at a time would take twice the memory.
+    side_by_side = subject.runs_side_by_side(list(sites)) and max(lengths) <= batch_tokens
+    with subject.reading(list(sites)) as read:
+        if side_by_side:
+            two_at_a_time(take, batches(lengths, batch_tokens))
+        else:
+            for batch in batches(lengths, batch_tokens):
+                take(batch)
     return states
 
 

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 Fragments = Literal["token", "word"]
 
 # Tokens (padding included) of one forward batch, by kind of device.
-BATCH_TOKENS = {"cpu": 1024, "mps": 4096, "cuda": 16384}
+BATCH_TOKENS = {"cpu": 768, "mps": 4096, "cuda": 16384}
+# Of so many batches one more or less does not matter.
+_MANY = 16
 
 # A shard's hidden states take at most half of what the model's weights take, within these bounds (bytes).
 SHARD_BYTES_LEAST = 64 << 20
@@ -80,9 +82,19 @@ class Plan:
 def batches(lengths: Sequence[int], batch_tokens: int) -> list[npt.NDArray[np.int64]]:
     """Cut sequences into batches of like length: indices, longest first, of at most ``batch_tokens`` padded tokens.
 
-    A single sequence longer than that is a batch of its own. Ties keep their order.
+    A single sequence longer than that is a batch of its own. Ties keep their order. Where there are a few batches they are
+    of an even number, if smaller ones give that: on a CPU two run at a time, and the odd one out would run alone.
     """
     order = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable")
+    found = _cut(order, lengths, batch_tokens)
+    smaller, longest = batch_tokens, max(lengths, default=0)
+    while 1 < len(found) < _MANY and len(found) % 2 and smaller > longest:
+        smaller = max(longest, smaller - smaller // 32 - 1)
+        found = _cut(order, lengths, smaller)
+    return found
+
+
+def _cut(order: npt.NDArray[np.int64], lengths: Sequence[int], batch_tokens: int) -> list[npt.NDArray[np.int64]]:
     found, start = [], 0
     while start < len(order):
         count = max(1, batch_tokens // max(1, lengths[int(order[start])]))

@@ -44,6 +44,16 @@ def each_in_a_thread(work: Callable[[T], R], parts: Sequence[T]) -> list[R]:
     return list(_workers().map(work, parts))
 
 
+def two_at_a_time(work: Callable[[T], R], parts: Sequence[T]) -> list[R]:
+    """Return ``work(part)`` for every part, two of them at a time, each on half of the cores: one fills the other's gaps."""
+    n_threads = torch.get_num_threads()
+    if min(n_threads, len(parts)) <= 1:
+        return [work(part) for part in parts]
+    with _making:
+        pool = _pool(2, n_threads // 2)
+    return list(pool.map(work, parts))
+
+
 def in_a_thread(work: Callable[[], R]) -> R:
     """Return ``work()``, done by a thread of :func:`each_in_a_thread`: no more threads compute than there are cores."""
     if torch.get_num_threads() <= 1:
@@ -53,12 +63,12 @@ def in_a_thread(work: Callable[[], R]) -> R:
 
 def _workers() -> ThreadPoolExecutor:
     with _making:
-        return _pool(torch.get_num_threads())
+        return _pool(torch.get_num_threads(), 1)
 
 
 @cache
-def _pool(n_threads: int) -> ThreadPoolExecutor:
-    """Return ``n_threads`` threads for which torch computes on one core.
+def _pool(n_threads: int, cores: int) -> ThreadPoolExecutor:
+    """Return ``n_threads`` threads for each of which torch computes on ``cores`` cores.
 
     How many threads an operation uses is set per thread, but what a thread begins with is the last figure set in any, taken
     over at its first use. So each is used before its figure is set, and the caller's is set again for those that come later.
@@ -69,7 +79,7 @@ def _pool(n_threads: int) -> ThreadPoolExecutor:
     def begin() -> None:
         torch.get_num_threads()
         ready.wait()
-        torch.set_num_threads(1)
+        torch.set_num_threads(cores)
 
     pool = ThreadPoolExecutor(n_threads, thread_name_prefix="encode")
     for done in [pool.submit(begin) for _ in range(n_threads)]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -37,6 +38,10 @@ class Batch:
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
     rows: torch.Tensor
+
+
+# Runs one pass over a batch, given what runs it, and returns what was read.
+Read = Callable[[Callable[[Batch], object], Batch], dict[str, torch.Tensor]]
 
 
 def pad_batch(token_ids: Sequence[TokenIds], rows: Sequence[RowMask], *, pad_id: int, device: torch.device) -> Batch:
@@ -126,18 +131,24 @@ def take_rows(values: torch.Tensor, batch: Batch, name: str) -> torch.Tensor:
     return values.reshape(items * length, -1).index_select(0, batch.rows)
 
 
-def capture(
-    run: Callable[[Batch], object], batch: Batch, places: Mapping[str, Place], *, dtype: torch.dtype | None
-) -> dict[str, torch.Tensor]:
-    """Call ``run`` (one forward pass), stop it after the last of ``places``, and return their rows, [T, D] each.
+@contextmanager
+def reading(places: Mapping[str, Place], *, dtype: torch.dtype | None) -> Iterator[Read]:
+    """Hold hooks at ``places`` for any number of passes, which may run side by side in several threads.
+
+    What is yielded calls its first argument (one forward pass over the batch, stopped after the last of ``places``) and
+    returns the asked rows, [T, D] at each place.
 
     Raises:
-        InputError: The pass ended without reaching a site.
+        InputError: A pass ended without reaching a site.
     """
-    found: dict[str, torch.Tensor] = {}
+    under_way = threading.local()  # hooks are the model's and see all passes: each thread knows its own by this
 
     def taker(name: str) -> Callable[[torch.Tensor], None]:
         def take(values: torch.Tensor) -> None:
+            now: tuple[Batch, dict[str, torch.Tensor]] | None = getattr(under_way, "now", None)
+            if now is None:
+                return
+            batch, found = now
             taken = take_rows(values, batch, name)
             found[name] = taken if dtype is None else taken.to(dtype)
             if len(found) == len(places):
@@ -145,12 +156,21 @@ def capture(
 
         return take
 
-    with hooks([read_hook(place, taker(name)) for name, place in places.items()]), suppress(_DeepestReached):
-        run(batch)
-    missing = [name for name in places if name not in found]
-    if missing:
-        raise InputError(
-            f"The forward pass of this architecture never reaches the site {missing[0]}; choose a residual site "
-            "(hook_resid_pre, hook_resid_post)."
-        )
-    return {name: found[name] for name in places}
+    def read(run: Callable[[Batch], object], batch: Batch) -> dict[str, torch.Tensor]:
+        found: dict[str, torch.Tensor] = {}
+        under_way.now = batch, found
+        try:
+            with suppress(_DeepestReached):
+                run(batch)
+        finally:
+            under_way.now = None
+        missing = [name for name in places if name not in found]
+        if missing:
+            raise InputError(
+                f"The forward pass of this architecture never reaches the site {missing[0]}; choose a residual site "
+                "(hook_resid_pre, hook_resid_post)."
+            )
+        return {name: found[name] for name in places}
+
+    with hooks([read_hook(place, taker(name)) for name, place in places.items()]):
+        yield read

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import torch
 from conceptatlas.base.errors import InputError
 from conceptatlas.subjects.blocks import find_stack
 from conceptatlas.subjects.bridge import bridge_place, build_bridge
-from conceptatlas.subjects.capture import Batch, capture, edit_hook, hooks, pad_batch
+from conceptatlas.subjects.capture import Batch, edit_hook, hooks, pad_batch, reading
 from conceptatlas.subjects.generation import Generated, continue_text, end_ids, head_on_rows, output_head
 from conceptatlas.subjects.loading import Loaded, Source, choose_device, choose_dtype, load_model, resolve_source
 from conceptatlas.subjects.places import Place, find_place
@@ -35,6 +35,8 @@ from conceptatlas.subjects.tokens import Tokenized, TokenRules
 TokenIds = npt.NDArray[np.int32]
 RowMask = npt.NDArray[np.bool_]
 Edit = Callable[[torch.Tensor], torch.Tensor]
+# Takes token ids and the rows asked for (all where None) of one batch, returns the states of each site.
+ReadBatch = Callable[[Sequence[TokenIds], Sequence[RowMask] | None], dict[str, torch.Tensor]]
 
 
 def load_subject(
@@ -167,7 +169,6 @@ class LanguageSubject:
 
     # Runs ------------------------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
     def hidden_states(
         self,
         token_ids: Sequence[TokenIds],
@@ -188,16 +189,46 @@ class LanguageSubject:
             ``str(site)`` -> [T, D] on the model's device, rows concatenated in the order of the items. Each is the
             hidden state of its own fragment, also where that takes more than one pass (see `prefix`).
         """
-        masks = [np.ones(len(ids), dtype=bool) for ids in token_ids] if rows is None else list(rows)
-        self._check_batch(token_ids, masks)
+        with self.reading(sites, dtype=dtype) as read:
+            return read(token_ids, rows)
+
+    @contextmanager
+    def reading(self, sites: Sequence[Site], *, dtype: torch.dtype | None = None) -> Iterator[ReadBatch]:
+        """Yield what does as `hidden_states` for one batch after the other, given ``token_ids`` and ``rows``.
+
+        It may be called in several threads at a time where `runs_side_by_side`.
+        """
         plain, bridged = self._places(sites)
-        found: list[tuple[Pass, dict[str, torch.Tensor]]] = []
-        for one, batch in self._batches(token_ids, masks):
-            values = capture(self._forward, batch, plain, dtype=dtype) if plain else {}
-            if bridged:
-                values |= capture(self._forward_bridge, batch, bridged, dtype=dtype)
-            found.append((one, values))
-        return self._in_order(found, [str(site) for site in sites])
+        with ExitStack() as stack:
+            ways = [
+                (run, stack.enter_context(reading(places, dtype=dtype)))
+                for run, places in ((self._forward, plain), (self._forward_bridge, bridged))
+                if places
+            ]
+
+            @torch.no_grad()
+            def read(token_ids: Sequence[TokenIds], rows: Sequence[RowMask] | None) -> dict[str, torch.Tensor]:
+                masks = [np.ones(len(ids), dtype=bool) for ids in token_ids] if rows is None else list(rows)
+                self._check_batch(token_ids, masks)
+                found: list[tuple[Pass, dict[str, torch.Tensor]]] = []
+                for one, batch in self._batches(token_ids, masks):
+                    values: dict[str, torch.Tensor] = {}
+                    for run, read_pass in ways:
+                        values |= read_pass(run, batch)
+                    found.append((one, values))
+                return self._in_order(found, [str(site) for site in sites])
+
+            yield read
+
+    def runs_side_by_side(self, sites: Sequence[Site]) -> bool:
+        """Whether passes that read ``sites`` may run in several threads at a time, and gain by it.
+
+        On a CPU, and where nothing of the model changes in a pass: that is known of transformers' own classes, dynamic rope
+        excepted, and not of the bridge.
+        """
+        own = type(self.hf_model).__module__.startswith("transformers.")
+        still = self.prefix_rule.beyond != "equal fragments"
+        return self.device.type == "cpu" and own and still and not self._places(sites)[1]
 
     def _batches(self, token_ids: Sequence[TokenIds], masks: Sequence[RowMask]) -> Iterator[tuple[Pass, Batch]]:
         for one in plan_passes(self.prefix_rule, token_ids, masks, self.token_rules.suffix):
