@@ -223,12 +223,12 @@ class LanguageSubject:
     def runs_side_by_side(self, sites: Sequence[Site]) -> bool:
         """Whether passes that read ``sites`` may run in several threads at a time, and gain by it.
 
-        On a CPU, and where nothing of the model changes in a pass: that is known of transformers' own classes, dynamic rope
-        excepted, and not of the bridge.
+        On a CPU, and where a pass changes nothing of the model: that is known of transformers' own classes, except for rope
+        that follows the length, and not of the bridge.
         """
         own = type(self.hf_model).__module__.startswith("transformers.")
-        still = self.prefix_rule.beyond != "equal fragments"
-        return self.device.type == "cpu" and own and still and not self._places(sites)[1]
+        still = own and rope_break(self.config) is None
+        return self.device.type == "cpu" and still and not self._places(sites)[1]
 
     def _batches(self, token_ids: Sequence[TokenIds], masks: Sequence[RowMask]) -> Iterator[tuple[Pass, Batch]]:
         for one in plan_passes(self.prefix_rule, token_ids, masks, self.token_rules.suffix):
