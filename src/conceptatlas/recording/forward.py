@@ -17,7 +17,6 @@ import torch
 from conceptatlas.recording.plan import Plan, batches
 from conceptatlas.saes._memory import roomy
 from conceptatlas.saes._threads import two_at_a_time
-from conceptatlas.subjects.norms import row_norms as row_norms  # a shard takes its states and their norms from here
 
 if TYPE_CHECKING:
     from conceptatlas.subjects.language import LanguageSubject

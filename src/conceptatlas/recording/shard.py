@@ -16,7 +16,7 @@ import torch
 from conceptatlas.base.errors import InputError, WorkError
 from conceptatlas.recording.check import check_rows, output_site, self_check
 from conceptatlas.recording.encode import LoadedSAE, encode_sequences_of, encode_states, load_sae, with_decoder
-from conceptatlas.recording.forward import row_norms, shard_states, to_numpy
+from conceptatlas.recording.forward import shard_states, to_numpy
 from conceptatlas.recording.job import Job
 from conceptatlas.recording.manifest import COLUMN_FILES, EMBED_SITE
 from conceptatlas.recording.strongest import summarise
@@ -24,9 +24,10 @@ from conceptatlas.recording.work import HIDDEN_PIECE, SAE_PREFIX
 from conceptatlas.recording.writer import BackgroundWriter
 from conceptatlas.saes._cpu import ReadyRows
 from conceptatlas.saes._streams import Mark, lane
-from conceptatlas.saes._threads import in_a_thread
+from conceptatlas.saes._threads import each_in_a_thread, in_a_thread
 from conceptatlas.saes.selfcheck import CheckRows
 from conceptatlas.saes.sparse import SparseColumns
+from conceptatlas.subjects.norms import row_norms
 from conceptatlas.subjects.sites import Site
 
 if TYPE_CHECKING:
@@ -171,13 +172,14 @@ def _submit_hidden(job: Job, shard: int, states: dict[str, torch.Tensor], writer
     names = [str(site) for site in job.sites if str(site) != EMBED_SITE]
     first, last = job.plan.row_range(shard)
     norms = np.zeros((last - first, len(names)), dtype=np.float32)
-    for column, name in enumerate(names):
-        norms[:, column] = row_norms(states[name])
+    norms_of = each_in_a_thread if job.options.device == "cpu" else map
+    for column, found in enumerate(norms_of(lambda name: row_norms(states[name]), names)):
+        norms[:, column] = found
         if not np.isfinite(norms[:, column]).all():
             row = first + int(np.argmin(np.isfinite(norms[:, column])))
             item, token = job.plan.rows.select("item", "token").row(row)
             raise WorkError(
-                f"The hidden state of item {item} at {name} (token {token!r}) is not finite in "
+                f"The hidden state of item {item} at {names[column]} (token {token!r}) is not finite in "
                 f"{job.options.dtype}; run the model with --dtype float32 or bfloat16."
             )
     arrays[NORMS_FILE] = norms
