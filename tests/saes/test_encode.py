@@ -25,6 +25,7 @@ from conceptatlas.saes import (
 from conceptatlas.saes._threads import each_in_a_thread, scratch
 from conceptatlas.saes.architectures import ARCHITECTURES, build_encoder
 from conceptatlas.saes.encoder import Encoder, prepare_rows, threshold_encoder
+from conceptatlas.saes.mixed import to_mixed
 from tests.helpers.tiny_saes import BY_SEQUENCE, ROW_WISE, tiny_parts, write_saelens
 
 # A float32 product of this size is known to about this much; only entries this near a threshold may flip.
@@ -225,6 +226,21 @@ def test_bad_rows() -> None:
     x[2, 3] = float("inf")
     with pytest.raises(WorkError, match="Row 2 of the hidden states is not finite"):
         encode_rows(x, encoder, columns=[5])
+
+
+@pytest.mark.parametrize("tile_features", [None, 16])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_bad_rows_in_mixed(bad: float, tile_features: int | None) -> None:
+    """What is measured of the rows tells; large numbers overflow there, too, and are no fault."""
+    encoder = to_mixed(build_encoder(*tiny_parts("jumprelu")))
+    x = rows(700)
+    x[513, 3] = bad
+    with pytest.raises(WorkError, match="Row 513 of the hidden states is not finite"):
+        encode_rows(x, encoder, tile_features=tile_features)
+    x[513, 3] = 1e12
+    found, expected = encode_rows(x, encoder, tile_features=tile_features).to_dense(700), encode_dense(x, encoder)
+    np.testing.assert_allclose(found, expected.numpy(), rtol=0.02, atol=0.1)
+    np.testing.assert_array_equal(found[513] != 0, expected[513].numpy() != 0)
 
 
 def test_products_that_overflow_are_not_the_rows_fault() -> None:

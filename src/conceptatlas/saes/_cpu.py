@@ -18,7 +18,7 @@ import torch
 
 from conceptatlas.saes import _kernels, mixed
 from conceptatlas.saes._masks import LANES
-from conceptatlas.saes._threads import each_in_a_thread, in_a_thread, scratch
+from conceptatlas.saes._threads import each_in_a_thread, scratch
 from conceptatlas.saes.encoder import Encoder, check_finite, prepare_rows, shape_rows
 from conceptatlas.saes.sparse import SparseColumns
 
@@ -119,8 +119,10 @@ class MixedTiles(Tiles):
 
     def ready(self, x: torch.Tensor, first: int) -> Rows:
         """As the base class, and in bfloat16."""
-        x_TD = prepare_rows(x, self.encoder, first)
+        x_TD = shape_rows(x, self.encoder)
         low, norms = mixed.round_rows(x_TD)
+        if not bool(torch.isfinite(norms).all()):  # what is not finite shows in them, and so do very large numbers
+            check_finite(x_TD, first)
         return Rows(
             first, x_TD, low, *(np.ascontiguousarray(part.numpy().T) for part in (norms, mixed.block_maxima(norms)))
         )
@@ -211,7 +213,7 @@ class ReadyRows:
 
 def _ready(make: Tiles, x: torch.Tensor, blocks: list[slice]) -> list[Rows]:
     if len(blocks) == 1:
-        return [in_a_thread(lambda: make.ready(x, 0))]
+        return [make.ready(x, 0)]
     return each_in_a_thread(lambda block: make.ready(x[block], block.start), blocks)
 
 

@@ -23,10 +23,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import torch
 
 from conceptatlas.saes._kernels import round_numbers
 from conceptatlas.saes._memory import roomy
+from conceptatlas.saes._threads import each_in_a_thread
 from conceptatlas.saes.encoder import Encoder
 
 # Typical errors are a tenth of the margin that this gives: the four-norms are larger than what they bound.
@@ -38,6 +40,7 @@ FACTORS = (SLACK, SLACK * HOEFFDING)
 # Columns that carry threshold - bias, in as many parts as are set; the rest is zero, and keeps rows aligned.
 EXTRA = 8
 _PARTS = 3
+_ROWS_A_THREAD = 512
 # Numbers that are rounded at a time on a GPU: 64 MiB of float32.
 _ROUNDED = 16 << 20
 
@@ -85,11 +88,12 @@ def _round_into(low: torch.Tensor, exact: torch.Tensor) -> torch.Tensor:
 
     These are ‖kept‖, ‖lost‖, ‖kept‖₄² and ‖lost‖₄² of each row, [4, N]; lost is what bfloat16 loses.
     """
-    if exact.device.type == "cpu":
-        norms = torch.empty(4, len(exact))
-        round_numbers(exact.numpy(), low.view(torch.int16).numpy(), norms.numpy())
-        return norms
-    return _round_on_device(low, exact)
+    if exact.device.type != "cpu":
+        return _round_on_device(low, exact)
+    norms, numbers, bits = np.empty((4, len(exact)), np.float32), exact.numpy(), low.view(torch.int16).numpy()
+    parts = [slice(first, first + _ROWS_A_THREAD) for first in range(0, len(exact), _ROWS_A_THREAD)]
+    each_in_a_thread(lambda part: round_numbers(numbers[part], bits[part], norms[:, part]), parts)
+    return torch.from_numpy(norms)
 
 
 def _round_on_device(low: torch.Tensor, exact: torch.Tensor) -> torch.Tensor:
