@@ -113,7 +113,7 @@ def run_shard(job: Job, shard: int, loaders: Loaders, tick: Callable[[str], None
     # On a CPU one SAE's tiles fill the gaps that another leaves: where it waits for its last tile, and in its check.
     threads = torch.get_num_threads()
     shared = job.options.device == "cpu" and all(source.is_row_wise for source in missing)
-    at_once = min(2, threads) if shared else 1
+    at_once = min(3, threads + 1) if shared else 1
     with _pool(1, "load", threads) as loader, _pool(at_once, "encode-sae", threads) as encoders:
         try:
             loading = [loader.submit(loaders.encoders.get, source, shard) for source in missing[:1]]
