@@ -110,10 +110,10 @@ def run_shard(job: Job, shard: int, loaders: Loaders, tick: Callable[[str], None
     if not missing and job.work.has_piece(shard, HIDDEN_PIECE):
         return
     writer = BackgroundWriter()
-    # On a CPU one SAE's tiles fill the gaps that another leaves: where it waits for its last tile, and in its check.
+    # On a CPU one SAE's tiles fill the gaps that others leave: where they wait for a last tile, or for their check.
     threads = torch.get_num_threads()
     shared = job.options.device == "cpu" and all(source.is_row_wise for source in missing)
-    at_once = min(3, threads + 1) if shared else 1
+    at_once = 3 if shared and threads > 1 else 1
     with _pool(1, "load", threads) as loader, _pool(at_once, "encode-sae", threads) as encoders:
         try:
             loading = [loader.submit(loaders.encoders.get, source, shard) for source in missing[:1]]
