@@ -65,7 +65,7 @@ def main() -> None:
     arguments.work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(arguments.threads)
     show("machine", **machine())
-    subject, sources = prepare(arguments.work)
+    subject, sources = prepare(arguments.work, "cpu")
     scaling(subject, sources[: arguments.saes], arguments.work, arguments.sentences)
 
 
