@@ -22,7 +22,7 @@ from conceptatlas.saes import (
     resolve_saes,
     spread_columns,
 )
-from conceptatlas.saes._threads import each_in_a_thread, scratch
+from conceptatlas.saes._threads import each_in_a_thread, scratch, two_at_a_time
 from conceptatlas.saes.architectures import ARCHITECTURES, build_encoder
 from conceptatlas.saes.encoder import Encoder, prepare_rows, threshold_encoder
 from conceptatlas.saes.mixed import to_mixed
@@ -288,6 +288,11 @@ def test_encoding_in_threads_leaves_torch_its_own_threads_and_takes_one_core_eac
         again = each_in_a_thread(lambda _part: torch.ones(1 << 20).add_(1).sum() and torch.get_num_threads(), range(4))
         assert set(again) == {1}
         assert each_in_a_thread(lambda part: part * 2, []) == []
+        torch.set_num_threads(4)
+        halves = two_at_a_time(lambda _part: (threading.get_ident(), torch.get_num_threads()), range(50))
+        assert {count for _, count in halves} == {2}
+        assert len({thread for thread, _ in halves}) <= 2
+        assert torch.get_num_threads() == 4
     finally:
         torch.set_num_threads(before)
 

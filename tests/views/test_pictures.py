@@ -193,26 +193,24 @@ def test_rows_are_pooled_as_the_ranking_does(pool: str, wanted: list[float]) -> 
     assert pool_rows(np.array([0.0, 5.0, 3.0, 0.0, 0.0]), bounds, pool) == pytest.approx(wanted)
 
 
-def test_the_pooled_scores_are_the_ranking_s_own(study: Path) -> None:
-    opened = Study.open(study)
+def assert_scores_are_the_ranking_s(opened: Study) -> None:
+    """The mean score of each grade is what the ranking's table says of its best feature."""
     row = opened.rows_by_rank[1]
     scores = opened.scores(opened.features[0])
     inside = ~opened.holdout
     for grade in range(4):
         mean = scores[inside & (opened.labels == grade)].mean()
         assert mean == pytest.approx(row[f"mean_label_{grade}"], rel=1e-6)
+
+
+def test_the_pooled_scores_are_the_ranking_s_own(study: Path) -> None:
+    assert_scores_are_the_ranking_s(Study.open(study))
 
 
 def test_the_pooled_scores_leave_out_the_sinks_that_the_ranking_left_out(tmp_path: Path) -> None:
     options = {"permutations": 0, "resplits": 0, "baselines": False, "min_pearson": -1, "min_tpr": 0, "max_fpr": 1}
     write_study(tmp_path, 40, sinks=range(3, 800, 2), pool="max", without_sinks=True, **options)
-    opened = Study.open(tmp_path)
-    row = opened.rows_by_rank[1]
-    scores = opened.scores(opened.features[0])
-    inside = ~opened.holdout
-    for grade in range(4):
-        mean = scores[inside & (opened.labels == grade)].mean()
-        assert mean == pytest.approx(row[f"mean_label_{grade}"], rel=1e-6)
+    assert_scores_are_the_ranking_s(Study.open(tmp_path))
 
 
 def test_the_course_of_a_sentence_is_read_at_its_rows() -> None:
