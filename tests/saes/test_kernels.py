@@ -86,14 +86,16 @@ def test_take_decided(n_rows: int, n_features: int, block: int, seed: int) -> No
     bias = np.pad(rng.integers(-2, 3, n_features).astype(np.float32), (0, LANES))
     threshold = np.pad(rng.integers(0, 3, n_features).astype(np.float32), (0, LANES))
     pre = x @ weights.T + bias[:n_features]
-    margin = 2.0
+    margin = np.where(np.arange(n_rows) < block, 2, 4)  # of each row; the first block's is the least
     exact = threshold[:n_features] - pre
-    short = (exact + rng.integers(-2, 3, exact.shape)).astype(np.float32)  # integers this small are exact in bfloat16
+    wrong = rng.integers(-margin[:, None], margin[:, None] + 1, exact.shape)
+    short = (exact + wrong).astype(np.float32)  # integers this small are exact in bfloat16
     bits = (followed_by(short, -0.0).view(np.int32) >> 16).astype(np.int16)
     bits = np.concatenate([bits.reshape(-1), np.full(LANES, -32768, np.int16)])[: short.size].reshape(short.shape)
     # w_norms[f, 0] x_norms[t, 1] is the bound that always holds; the other one is made to hold nothing back.
-    x_norms = np.tile(np.array([0.0, margin, 0.0, 1e6], np.float32), (n_rows, 1))
-    x_maxima = np.tile(np.array([0.0, 2 * margin, 0.0, 1e6], np.float32), (-(-n_rows // block), 1))
+    x_norms = np.tile(np.array([0.0, 0.0, 0.0, 1e6], np.float32), (n_rows, 1))
+    x_norms[:, 1] = margin
+    x_maxima = x_norms[::block].copy()
     norms_of_w = np.tile(np.array([1.0, 0.0, 1e6, 0.0], np.float32), (n_features, 1))
     w_norms = np.hstack([np.zeros((4, 3), np.float32), norms_of_w.T])  # of all features, the tile's from the fourth on
     bounds = np.full(n_features + LANES, 32767, np.int16)
@@ -110,7 +112,7 @@ def test_take_decided(n_rows: int, n_features: int, block: int, seed: int) -> No
     begin = 0
     for t, end in enumerate(ends):
         assert sorted(features[begin:end].tolist()) == expected[t].nonzero()[0].tolist()
-        near = np.abs(short[t][features[begin:end]]) <= margin
+        near = np.abs(short[t][features[begin:end]]) <= margin[t]
         np.testing.assert_array_equal(values[begin:end][near], pre[t][features[begin:end]][near])
         np.testing.assert_array_equal(
             values[begin:end][~near], (threshold[:n_features] - short[t])[features[begin:end]][~near]
