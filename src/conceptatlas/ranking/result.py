@@ -137,7 +137,7 @@ class Ranking:
         pool += " without attention sinks" if facts["options"].get("without_sinks") else ""
         return (
             f"{facts['concept']}: {counts['searched']:,} features of {facts['n_saes']} SAEs searched, {counts['fired']:,} "
-            f"fire somewhere, {counts['fired_where_scored']:,} in the rows scored ({pool}{chosen}), {counts['tested']:,} "
+            f"fire somewhere, {counts['fired_where_scored']:,} in the rows scored (pooled by {pool}{chosen}), {counts['tested']:,} "
             f"tested, {counts['passed']:,} pass the filters; {facts['n_discovery']} items for discovery, "
             f"{facts['n_holdout']} held out."
         )
