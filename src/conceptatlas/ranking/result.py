@@ -137,8 +137,8 @@ class Ranking:
         pool += " without attention sinks" if facts["options"].get("without_sinks") else ""
         return (
             f"{facts['concept']}: {counts['searched']:,} features of {facts['n_saes']} SAEs searched, {counts['fired']:,} "
-            f"fire somewhere, {counts['fired_where_scored']:,} in the rows scored (pooled by {pool}{chosen}), {counts['tested']:,} "
-            f"tested, {counts['passed']:,} pass the filters; {facts['n_discovery']} items for discovery, "
+            f"fire somewhere, {counts['fired_where_scored']:,} in the rows scored (pooled by {pool}{chosen}), "
+            f"{counts['tested']:,} tested, {counts['passed']:,} pass the filters; {facts['n_discovery']} items for discovery, "
             f"{facts['n_holdout']} held out."
         )
 
