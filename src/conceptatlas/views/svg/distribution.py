@@ -74,13 +74,13 @@ def by_label(
             if held:
                 parts.append(dots(points, "hole"))
         mean = float(np.mean(scores_N[members]))
-        means.append(f"label {grade}: {mean:.3g}")
+        means.append(f"grade {grade}: {mean:.3g}")
         parts.append(el("line", x1=scale(mean), x2=scale(mean), y1=middle - 15, y2=middle + 15, class_="mean"))
         parts.append(text(4, middle + 5, str(grade), class_=f"gl g{grade}"))
     if threshold is not None:
         cut = scale(threshold)
         parts.append(el("line", x1=cut, x2=cut, y1=2.0, y2=bottom, class_="cut"))
-    label = f"Distribution of the score by label; means: {', '.join(means)}"
+    label = f"Distribution of the score by grade; means: {', '.join(means)}"
     return picture(width, bottom + 36, label, *parts)
 
 
@@ -97,7 +97,7 @@ def histogram(
         height: Pixels.
     """
     if not len(values_N):
-        return picture(width, 40, "No activation", text(4, 24, f"It fires on none of {n_silent:,}.", class_="tt"))
+        return picture(width, 40, "No activation", text(4, 24, f"Above zero on none of {n_silent:,}.", class_="tt"))
     counts, edges = np.histogram(values_N, bins=min(40, max(8, int(np.sqrt(len(values_N)) * 2))))
     x = Scale(float(edges[0]), float(edges[-1]), 8.0, width - 8)
     y = Scale(0.0, float(counts.max()), height - 34, 14.0)
@@ -135,7 +135,7 @@ def interval_mark(
 
 
 def means_mark(means: Sequence[float | None], *, width: float = 56.0) -> Markup:
-    """Draw the mean by label as four small bars: for a cell of a table."""
+    """Draw the mean by grade as four small bars: for a cell of a table."""
     figures = [0.0 if mean is None else mean for mean in means]
     top = max((abs(f) for f in figures), default=0.0) or 1.0
     step = width / max(len(figures), 1)
@@ -151,4 +151,4 @@ def means_mark(means: Sequence[float | None], *, width: float = 56.0) -> Markup:
         for i, f in enumerate(figures)
     ]
     said = ", ".join("–" if mean is None else f"{mean:.3g}" for mean in means)
-    return picture(width, 18, f"Means by label: {said}", joined(bars), class_="means")
+    return picture(width, 18, f"Means by grade: {said}", joined(bars), class_="means")
