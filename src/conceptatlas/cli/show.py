@@ -78,9 +78,13 @@ def _say(text: str, *, mark: str = "", indent: str = "") -> None:
         return
     say(
         textwrap.fill(
-            text, max(width, 40), initial_indent=indent + mark, subsequent_indent=indent + " " * len(mark),
-            break_long_words=False, break_on_hyphens=False,
-        )  # fmt: skip
+            text,
+            max(width, 40),
+            initial_indent=indent + mark,
+            subsequent_indent=indent + " " * len(mark),
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
     )
 
 
@@ -163,7 +167,9 @@ def _print_baselines(ranking: Ranking) -> None:
 
 
 def _site(entry: Mapping[str, Any]) -> str:
-    return entry["site"] and (f"layer {entry['layer']}" if entry["layer"] is not None else entry["site"]) or "text alone"
+    return (
+        entry["site"] and (f"layer {entry['layer']}" if entry["layer"] is not None else entry["site"])
+    ) or "text alone"
 
 
 def _print_comparisons(ranking: Ranking) -> None:

@@ -69,7 +69,9 @@ def summarise(ranking: Ranking) -> list[Sentence]:
 def _without_claims(sentences: list[Sentence]) -> list[Sentence]:
     """Return a summary in which nothing is claimed of the best feature: it stands first by chance."""
     kept = [sentence for sentence in sentences if sentence.kind in ("chance", "caution")]
-    kept.insert(1, Sentence("best", "The table shows the features that come first all the same; none of them is a finding."))
+    kept.insert(
+        1, Sentence("best", "The table shows the features that come first all the same; none of them is a finding.")
+    )
     return kept
 
 

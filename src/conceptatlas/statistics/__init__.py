@@ -1,4 +1,5 @@
 """Placeholder of this branch: replaced by the statistics room at the merge."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -24,5 +25,7 @@ def adjacent_aurocs(scores, grades, groups=None, *, confidence=0.95):
     present = np.unique(grades)
     for low, high in zip(present[:-1], present[1:], strict=True):
         own = np.isin(grades, (low, high))
-        out[int(high), int(low)] = auroc_interval(scores[own], grades[own] == high, None if groups is None else groups[own])
+        out[int(high), int(low)] = auroc_interval(
+            scores[own], grades[own] == high, None if groups is None else groups[own]
+        )
     return out

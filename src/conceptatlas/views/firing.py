@@ -45,7 +45,11 @@ def firing_of(study: Study, feature: FeatureRef) -> Firing:
         f"{len(scores):,} items."
     )
     if not n_items:
-        return Firing(words, "It does not fire in the rows that were scored, and a feature that is constant there has none.")
+        return Firing(
+            words, "It does not fire in the rows that were scored, and a feature that is constant there has none."
+        )
     if not np.ptp(scores[~study.holdout]):
-        return Firing(words, "Its score is the same on every discovery item, and a feature that is constant there has none.")
+        return Firing(
+            words, "Its score is the same on every discovery item, and a feature that is constant there has none."
+        )
     return Firing(words, "It is not among the features that were ranked.")

@@ -33,8 +33,8 @@ LABELS = "feature_labels.json"
 ALL_FEATURES = "all_features.parquet"
 # What only the ranked table says of a feature.
 RANKED_ONLY = (
-    "rank", "neuronpedia_url", "auroc_holdout_low", "auroc_holdout_high", "family", "fails", "dense", "confounded", "comes_back",
-    "concordance_holdout", "concordance_holdout_low", "concordance_holdout_high",
+    "rank", "neuronpedia_url", "auroc_holdout_low", "auroc_holdout_high", "family", "fails", "dense", "confounded",
+    "comes_back", "concordance_holdout", "concordance_holdout_low", "concordance_holdout_high",
     *(f"auroc_{step}_holdout{part}" for step in ("1v0", "2v1", "3v2") for part in ("", "_low", "_high")),
 )  # fmt: skip
 

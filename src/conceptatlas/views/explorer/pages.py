@@ -16,9 +16,9 @@ from conceptatlas.views.explorer.library import Library, Shelf
 from conceptatlas.views.explorer.missing import Missing
 from conceptatlas.views.explorer.table import Query
 from conceptatlas.views.explorer.table_pages import base, feature_path
+from conceptatlas.views.firing import firing_of
 from conceptatlas.views.headline import headline_of
 from conceptatlas.views.html import render
-from conceptatlas.views.firing import firing_of
 from conceptatlas.views.sections import panels_of, sections_of
 from conceptatlas.views.sections.ranked import marks_of
 from conceptatlas.views.svg.distribution import histogram

@@ -51,9 +51,8 @@ DEFAULT_COLUMNS = (
     "auroc_holdout",
     "auroc",
     "pearson_holdout",
-    "tpr_holdout",
-    "fpr_holdout",
     "n_active",
+    "density",
     "p_max",
 )
 ALWAYS = ("layer", "average_l0", "feature_id")

@@ -9,7 +9,7 @@ from fastapi.responses import HTMLResponse, Response
 
 from conceptatlas.views.explorer.library import Shelf
 from conceptatlas.views.explorer.missing import Missing
-from conceptatlas.views.explorer.table import ALWAYS, FIGURES, PAGE_SIZES, FeatureTable, Query
+from conceptatlas.views.explorer.table import ALWAYS, DEFAULT_COLUMNS, FIGURES, PAGE_SIZES, FeatureTable, Query
 from conceptatlas.views.html import render
 from conceptatlas.views.rivals import best_of_each, rivals_of
 from conceptatlas.views.study_folder import Study
@@ -74,6 +74,7 @@ def features_page(shelf: Shelf, parameters: list[tuple[str, str]]) -> Response:
         "layers": table.layers(),
         "saes": table.saes(),
         "choosable": EXPORT_COLUMNS,
+        "default_columns": DEFAULT_COLUMNS,
         "rivals": best_of_each(rivals_of(shelf.study)),
         "more": start + query.size < total,
         "said": table_words(shelf.study),

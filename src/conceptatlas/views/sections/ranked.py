@@ -21,13 +21,18 @@ def marks_of(row: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the cautions that stand beside a feature's name: (mark, what it means)."""
     out = []
     if row.get("direction") == "down":
-        out.append(("falls", "The score falls as the grade rises: an AUROC or C below 0.5 is the better, the lower it is."))
+        out.append(
+            ("falls", "The score falls as the grade rises: an AUROC or C below 0.5 is the better, the lower it is.")
+        )
     if row.get("dense"):
         share = row.get("density")
         out.append(("dense", f"Active on {share:.0%} of the recorded rows: it seldom stands for one thing."))
     if row.get("confounded"):
         out.append(
-            ("confounded", "More than half of its correlation with the grade goes with length, token count and words alone.")
+            (
+                "confounded",
+                "More than half of its correlation with the grade goes with length, token count and words alone.",
+            )
         )
     back = row.get("comes_back")
     if back is not None and back < UNSTABLE:
@@ -63,10 +68,10 @@ def _lead(study: Study) -> str:
     assert study.ranking is not None
     low, high = study.grades
     facts = study.ranking.facts
-    shown = f"The first {len(study.rows_by_rank)}" if study.ranking.features.height > len(study.rows_by_rank) else "All"
     text = (
-        f"{shown} of the {study.ranking.features.height:,} features in ranked_features.csv, chosen and ordered on the "
-        f"{facts['n_discovery']:,} discovery items only; AUROC compares grade {high} with grade {low}, C (concordance) all grades."
+        f"The first {len(study.rows_by_rank):,} of {study.ranking.features.height:,} features in ranked_features.csv (those "
+        f"that pass the classic filters, then the best others), chosen and ordered on the {facts['n_discovery']:,} discovery "
+        f"items only. AUROC compares grade {high} with grade {low}, C (concordance) all grades."
     )
     if facts["n_holdout"]:
         items, groups = facts["holdout_items"], facts["holdout_groups"]

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup
 
-from conceptatlas.views.svg.build import Scale, dots, el, joined, number, picture, text, ticks, x_axis
+from conceptatlas.views.svg.build import Scale, dots, el, joined, number, picture, text, x_axis
 
 _ROW = 46.0
 _LEFT = 26.0
@@ -113,21 +113,14 @@ def histogram(
     return picture(width, height, f"Histogram of activations: {note}; largest {float(values_N.max()):.3g}", *parts)
 
 
-def interval_mark(
-    value: float | None, low: float | None, high: float | None, *, null: float | None = None, width: float = 120.0
-) -> Markup:
-    """Draw one AUROC with its interval on a line from 0.5 to 1, with the null line: for a cell of a table."""
+def interval_mark(value: float | None, low: float | None, high: float | None, *, width: float = 120.0) -> Markup:
+    """Draw one AUROC with its interval on a line from 0 to 1, with chance (0.5) as a dashed stroke: for a cell of a table."""
     if value is None:
         return Markup("")
-    scale = Scale(0.4, 1.0, 4.0, width - 4)
-
-    def at(figure: float) -> float:
-        return scale(min(max(figure, 0.4), 1.0))
-
-    parts = [el("line", x1=scale(0.4), x2=scale(1.0), y1=9.0, y2=9.0, class_="rail")]
-    parts += [el("line", x1=scale(t), x2=scale(t), y1=6.0, y2=12.0, class_="rail") for t in ticks(0.4, 1.0, 6)]
-    if null is not None:
-        parts.append(el("line", x1=at(null), x2=at(null), y1=1.0, y2=17.0, class_="null"))
+    at = Scale(0.0, 1.0, 4.0, width - 4)
+    parts = [el("line", x1=at(0.0), x2=at(1.0), y1=9.0, y2=9.0, class_="rail")]
+    parts += [el("line", x1=at(t), x2=at(t), y1=6.0, y2=12.0, class_="rail") for t in (0.0, 0.25, 0.75, 1.0)]
+    parts.append(el("line", x1=at(0.5), x2=at(0.5), y1=1.0, y2=17.0, class_="null"))
     if low is not None and high is not None:
         parts.append(el("line", x1=at(low), x2=at(high), y1=9.0, y2=9.0, class_="whisker"))
     parts.append(el("circle", cx=at(value), cy=9.0, r=4.0, class_="point"))
