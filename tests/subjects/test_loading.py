@@ -66,7 +66,7 @@ def test_a_large_file_is_sampled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     from conceptatlas.subjects import loading
 
     monkeypatch.setattr(loading, "_WHOLE_BELOW", 1)
-    monkeypatch.setattr(loading, "_SAMPLE_BYTES", 16)
+    monkeypatch.setattr(files, "_SAMPLE_BYTES", 16)
     path = tmp_path / "model.safetensors"
     path.write_bytes(bytes(10_000))
     before = content_hash(tmp_path)

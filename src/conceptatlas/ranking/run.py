@@ -214,7 +214,7 @@ class _Run:
     def _families(self, ranked: pl.DataFrame, columns: ItemColumns) -> tuple[pl.DataFrame, list[dict[str, Any]]]:
         inside = self.design.discovery
         alike = within_grade_correlation(columns.dense(self.design.n_items)[inside], self.design.labels[inside])
-        cosine, notes = decoder_cosines(ranked, self.recording.saes)
+        cosine, notes = decoder_cosines(ranked, self.recording)
         self.warnings += notes
         families = group(alike, cosine)
         return ranked.with_columns(pl.Series("family", families.family)), describe(ranked, families)
