@@ -103,10 +103,13 @@ def _wanted_saes(probe: ProbeRun, model: str | LanguageSubject | None) -> tuple[
         return [], None
     from conceptatlas.saes.identity import SAEReference, find_by_specs, find_referenced
 
+    subject = model if isinstance(model, str) else str(meta["model"])
     known = [SAEReference.model_validate_json(text) for text in meta.get("sae_references", ())]
     references = {reference.slug: reference for reference in known}
     sources = [
-        find_referenced(references[slug]) if slug in references else find_by_specs(slug, slug, meta["sae_specs"])
+        find_referenced(references[slug])
+        if slug in references
+        else find_by_specs(slug, slug, meta["sae_specs"], subject)
         for slug in dict.fromkeys(meta["input_saes"])
     ]
     features = sorted({int(feature) for feature in meta["input_features"]})

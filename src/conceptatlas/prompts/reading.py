@@ -118,7 +118,7 @@ def read_sources(
         tick(f"{model}: {len(prompts)} prompts")
         control = [number for number, prompt in enumerate(encoded) if prompt.control]
         for source in mine:
-            sae, notes = fit_to_model(source.sae, subject)
+            (sae,), notes = fit_to_model([source.sae], subject)
             encoder = sae.load_encoder(subject.device)
             columns = encode_rows(states[source.sae.site].float(), encoder)
             yield Reading(source, types, columns, len(prompts), control, chat.default_system, notes)

@@ -114,7 +114,7 @@ class _Run:
         self.recording = recording
         self.options = options
         self.design = Design.of_items(recording.items, share=options.holdout)
-        self.warnings = self.design.warnings()
+        self.warnings = [*recording.manifest.warnings, *self.design.warnings()]
         self.seconds: dict[str, float] = {}
 
     def ranking(self) -> Ranking:

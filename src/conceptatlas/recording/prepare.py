@@ -152,12 +152,10 @@ def _sources(saes: list[Any], subject: LanguageSubject) -> list[SAESource]:
 
 def _fitted(sources: list[SAESource], subject: LanguageSubject) -> tuple[list[SAESource], list[str]]:
     """Do what the SAEs' configurations ask of the model; say what was done and what was not."""
-    fitted, notes = [], []
-    for source in sources:
-        found, said = fit_to_model(source, subject) if isinstance(source, SAESource) else (source, [])
-        fitted.append(found)
-        notes += said
-    return fitted, notes
+    named = [source for source in sources if isinstance(source, SAESource)]
+    fitted, notes = fit_to_model(named, subject)
+    by_slug = {source.slug: source for source in fitted}
+    return [by_slug.get(source.slug, source) for source in sources], notes
 
 
 def _check_source(source: SAESource, subject: LanguageSubject, request: Request) -> None:

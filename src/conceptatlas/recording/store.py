@@ -211,7 +211,9 @@ class Recording:
         else:
             requested = self.manifest.request.get("saes") or []
             specs = [requested] if isinstance(requested, str) else [str(spec) for spec in requested]
-            found = find_by_specs(sae.slug, sae.name, [sae.source, *specs] if sae.source else specs)
+            found = find_by_specs(
+                sae.slug, sae.name, [sae.source, *specs] if sae.source else specs, self.manifest.subject.id
+            )
         if (found.d_in, found.d_sae) != (sae.d_in, sae.d_sae):
             raise InputError(
                 f"The SAE {sae.name} in {found.path} has {found.d_sae} features of width {found.d_in}, and {sae.d_sae} of "

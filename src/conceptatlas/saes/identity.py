@@ -95,7 +95,7 @@ def _source_at(reference: SAEReference) -> SAESource | None:
     return local_source(folder, layout, reference.sae_id, reference.release, site=reference.site)
 
 
-def find_by_specs(slug: str, name: str, specs: Sequence[str]) -> SAESource:
+def find_by_specs(slug: str, name: str, specs: Sequence[str], model_id: str | None = None) -> SAESource:
     """Return the source of an SAE of a recording that holds no references (made before there were any), by its slug.
 
     Raises:
@@ -103,7 +103,7 @@ def find_by_specs(slug: str, name: str, specs: Sequence[str]) -> SAESource:
     """
     for spec in specs:
         try:
-            found = resolve_saes([spec], complete=False)
+            found = resolve_saes([spec], model_id, complete=False)
         except InputError:
             continue  # the specification was a slug: an SAE that was passed as an object
         for source in found:

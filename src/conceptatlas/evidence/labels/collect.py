@@ -390,7 +390,7 @@ def _encoders(
     widths = subject.widths([Site.parse(targets[places[0]].source.site) for places in groups.values()])
     loaded, notes = [], []
     for places in groups.values():
-        source, said = fit_to_model(targets[places[0]].source, subject)
+        (source,), said = fit_to_model([targets[places[0]].source], subject)
         notes += said
         width = widths[str(Site.parse(source.site))]
         if source.d_in != width:
