@@ -118,7 +118,7 @@ class _Run:
         self.recording = recording
         self.options = options
         self.design = Design.of_items(recording.items, share=options.holdout)
-        self.warnings = self.design.warnings()
+        self.warnings = [*recording.manifest.warnings, *self.design.warnings()]
         self.seconds: dict[str, float] = {}
 
     def ranking(self) -> Ranking:
@@ -223,7 +223,7 @@ class _Run:
         inside, best = self.design.discovery, ranked.head(IN_FAMILIES)
         scores = columns.select(np.arange(best.height)).dense(self.design.n_items)[inside]
         alike = within_grade_correlation(scores, self.design.labels[inside])
-        cosine, notes = decoder_cosines(best, self.recording.saes)
+        cosine, notes = decoder_cosines(best, self.recording)
         self.warnings += notes
         families = group(alike, cosine)
         return ranked.with_columns(_filled("family", families.family, ranked.height)), describe(best, families)
