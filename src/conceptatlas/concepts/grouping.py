@@ -167,7 +167,7 @@ def _joined(
     """Return the part of each node, int64 [n], and which nodes were left apart from a chain, bool [n]."""
     most = max(LEAST_JOINED, min(MOST_JOINED, int(SHARE_JOINED * n)))
     part = np.arange(n)
-    left = np.ones(n, dtype=bool)
+    left, chained = np.ones(n, dtype=bool), np.zeros(n, dtype=bool)
     for level in LEVELS:
         edges = (similarity >= level) & left[first] & left[second]
         found = components(n, first[edges], second[edges])
@@ -176,8 +176,9 @@ def _joined(
         good = left & (np.bincount(found, minlength=n)[found] <= most) & (both[found] != 3)
         part[good] = n + found[good] + n * int(level != LEVELS[0])
         left &= ~good
+        chained |= left
     numbered: Ints = np.unique(part, return_inverse=True)[1].astype(np.int64)
-    return numbered, left
+    return numbered, chained & (np.bincount(numbered, minlength=n)[numbered] == 1)
 
 
 def _names_of(groups: Sequence[str], part: Ints) -> list[str]:
