@@ -205,9 +205,9 @@ def holdout_by(
     def miss(of: npt.NDArray[np.float64]) -> float:
         return float((((of - share * total) ** 2) / total).sum())
 
-    for value, count in enumerate(counts):
+    for number_of, count in enumerate(counts):
         if miss(held + count) < miss(held) and (held + count < total).any():
-            taken[value], held = True, held + count
+            taken[number_of], held = True, held + count
     for label in np.flatnonzero(held == 0):
         for value in np.flatnonzero(~taken & (counts[:, label] > 0)):
             leaves_all = ((held + counts[value] < total) | (held == total)).all()
