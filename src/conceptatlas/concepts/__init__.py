@@ -7,7 +7,16 @@ from typing import Any
 
 from conceptatlas.concepts.builtin import TRAITS, builtin_path, builtin_sets, trait_description, trait_rubric
 from conceptatlas.concepts.loading import load_concept
-from conceptatlas.concepts.model import GRADES, BadRow, Concept, build_concept, holdout_mask, split_hash_of
+from conceptatlas.concepts.model import (
+    GRADES,
+    BadRow,
+    Concept,
+    build_concept,
+    group_near_duplicates,
+    holdout_by,
+    holdout_mask,
+    split_hash_of,
+)
 
 # These bring scikit-learn or the openai package along, so they are imported on first use.
 _LAZY = {
@@ -29,6 +38,8 @@ __all__ = [
     "build_concept",
     "builtin_path",
     "builtin_sets",
+    "group_near_duplicates",
+    "holdout_by",
     "holdout_mask",
     "load_concept",
     "split_hash_of",

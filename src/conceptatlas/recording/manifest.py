@@ -85,6 +85,7 @@ class RecordOptions(_Model):
     max_tokens: int | None = None
     truncate: bool = False
     seed: int = 0
+    group_near_duplicates: bool = False
 
 
 class PlanInfo(_Model):

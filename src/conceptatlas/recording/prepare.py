@@ -202,6 +202,7 @@ def _options(request: Request, subject: LanguageSubject, device: str, kept: list
         max_tokens=request.max_tokens,
         truncate=request.truncate,
         seed=request.seed,
+        group_near_duplicates=request.group_near_duplicates,
     )
 
 

@@ -13,8 +13,8 @@ from conceptatlas.base.files import ensure_folder
 from conceptatlas.base.progress import progress_bar
 from conceptatlas.base.provenance import write_run
 from conceptatlas.evidence.labels.asking import label_request, read_label
-from conceptatlas.evidence.labels.choosing import Choice, choose
-from conceptatlas.evidence.labels.collect import Collected, CollectOptions, FeatureExamples, collect
+from conceptatlas.evidence.labels.choosing import Choice, choose, unscored
+from conceptatlas.evidence.labels.collect import Collected, CollectOptions, collect
 from conceptatlas.evidence.labels.keywords import (
     background_frequencies,
     search_keywords,
@@ -164,14 +164,15 @@ def prepare_labels(
         collected = collect(subject, targets, texts, options.collect, tick=bar.advance)
     background = background_frequencies(collected.background)
     symbols = symbol_frequencies(collected.background)
-    labels = []
-    for found in collected.features:
-        keywords = search_keywords(_keyword_examples(found), background, symbols)
-        labels.append(FeatureLabel(found, keywords, search_label(keywords)))
     choices = [
         choose(found, n_shown=options.max_examples_for_labeling, n_scored=options.max_examples_for_scoring)
         for found in collected.features
     ]
+    labels = []
+    for found, choice in zip(collected.features, choices, strict=True):
+        # A search label may be judged, too, where the language model gives none: so not from the examples that judge it.
+        keywords = search_keywords(unscored(found, choice), background, symbols)
+        labels.append(FeatureLabel(found, keywords, search_label(keywords)))
     facts = {
         "model": subject.id,
         "model_revision": subject.revision,
@@ -186,13 +187,6 @@ def prepare_labels(
         "n_tokens": collected.n_tokens,
     }
     return Prepared(collected, labels, choices, facts)
-
-
-def _keyword_examples(found: FeatureExamples) -> list[Any]:
-    """Return the clear ones of the strongest and of the sampled examples."""
-    clear = [*filter(found.is_clear, found.top), *found.clear]
-    seen: dict[tuple[int, int], Any] = {(c.sequence_index, c.token_position): c for c in clear}
-    return list(seen.values())
 
 
 def _sources(asked: Asked, saes: Sequence[str], model: str, recording: Recording | None) -> list[SAESource]:
