@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from conceptatlas.base.console import note, print_table, say
+from conceptatlas.base.console import print_table, say
 
 if TYPE_CHECKING:
     from conceptatlas.ranking import Ranking
@@ -24,7 +24,9 @@ COLUMNS = {
     "AUROC": "auroc",
     "held-out": "auroc_holdout",
     "95% interval": "interval",
+    "C": "concordance_holdout",
     "p_max": "p_max",
+    "fails": "fails",
     "SAE": "sae_id",
 }
 
@@ -50,45 +52,31 @@ def show(
 
 
 def print_ranking(ranking: Ranking, *, top: int = 5, families: bool = True, as_json: bool = False) -> None:
-    """Print a ranking: as JSON its table only; else baselines, table, examples and links, or the near misses."""
+    """Print a ranking: as JSON its table only; else its summary, baselines, table, examples and links."""
     table = ranking.top(top, families=families)
     if as_json:
         print_table(list(table.iter_rows(named=True)), table.columns, as_json=True)
-        if not ranking.features.height:
-            for line in near_miss_lines(ranking):
-                note(line)
         return
+    for sentence in ranking.summary():
+        say(sentence.text)
     say(ranking.head_line())
     _print_baselines(ranking)
-    if not ranking.features.height:
-        for line in near_miss_lines(ranking):
-            say(line)
+    if not table.height:
         return
-    title = "Features (AUROC: highest label against lowest; held-out: the same on items that chose nothing)"
+    low, high = ranking.facts["grades"]
+    title = (
+        f"Features (AUROC: grade {high} against {low}; held-out: the same on items that chose nothing; C: concordance over "
+        "all grades there; fails: classic filters that it does not pass)"
+    )
     print_table([_row(line) for line in table.iter_rows(named=True)], list(COLUMNS), title=title)
-    line_95 = ranking.null.get("pearson_95")
-    if line_95 is not None:
-        say(f"By chance, the best of all features searched reaches Pearson {line_95:.3f} (95th percentile).")
-    for sentence in ranking.against_baselines():
-        say(sentence)
     _print_examples(ranking, table.rows(named=True))
 
 
-def near_miss_lines(ranking: Ranking) -> list[str]:
-    """Return what to say of a ranking in which nothing passed: the nearest features, and what each lacked."""
-    if not ranking.near_misses.height:
-        return ["No feature passes the filters, and none is near: none varies over the discovery items."]
-    return [
-        f"No feature passes the filters; the {ranking.near_misses.height} nearest, and what each lacked:",
-        *(
-            f"  {line['slug']} feature {line['feature_id']} (layer {line['layer']}): {line['lacks']}"
-            for line in ranking.near_misses.iter_rows(named=True)
-        ),
-    ]
-
-
 def _row(line: Mapping[str, Any]) -> dict[str, Any]:
-    made = {"interval": _interval(line["auroc_holdout_low"], line["auroc_holdout_high"])}
+    made = {
+        "interval": _interval(line["auroc_holdout_low"], line["auroc_holdout_high"]),
+        "fails": ", ".join(part.partition(" ")[0] for part in (line["fails"] or "").split("; ")),
+    }
     return {heading: made.get(column, line.get(column)) for heading, column in COLUMNS.items()}
 
 
@@ -123,13 +111,13 @@ def _print_examples(ranking: Ranking, lines: list[dict[str, Any]]) -> None:
         entry = by_feature.get((line["slug"], line["feature_id"]))
         for grade, examples in sorted(entry["examples_by_label"].items(), reverse=True) if entry else ():
             for example in examples[:2]:
-                say(f"  label {grade}  {example['activation']:8.3f}  {example['sentence']}")
+                say(f"  grade {grade}  {example['activation']:8.3f}  {example['sentence']}")
 
 
 def _remarks(line: Mapping[str, Any], family: Mapping[str, Any] | None) -> list[str]:
     """Return what the table has no room for: means, rates, family, stability, confounds."""
     means = ", ".join("–" if (m := line[f"mean_label_{grade}"]) is None else f"{m:.3g}" for grade in range(4))
-    out = [f"mean by label {means}", f"tpr {line['tpr']:.2f}, fpr {line['fpr']:.2f}"]
+    out = [f"mean by grade {means}", f"tpr {line['tpr']:.2f}, fpr {line['fpr']:.2f}"]
     if line["tpr_holdout"] is not None and line["fpr_holdout"] is not None:
         out[-1] += f" (held-out {line['tpr_holdout']:.2f}, {line['fpr_holdout']:.2f})"
     if line["direction"] == "down":
@@ -141,5 +129,7 @@ def _remarks(line: Mapping[str, Any], family: Mapping[str, Any] | None) -> list[
         span = None if line["rank_low"] is None else f", rank {line['rank_low']:.0f}–{line['rank_high']:.0f}"
         out.append(back + (span or ""))
     if line["confounded"]:
-        out.append("CONFOUNDED: more than half of the effect goes with sentence length and token count")
+        out.append("CONFOUNDED: more than half of the effect goes with sentence length, token count and words")
+    if line["fails"]:
+        out.append(f"fails {line['fails']}")
     return out

@@ -105,6 +105,15 @@ class Design:
         """Whether some group has more than one item."""
         return len(np.unique(self.groups)) < self.n_items
 
+    def holdout_items(self) -> dict[str, int]:
+        """Return how many items each grade has on the hold-out."""
+        return {str(g): int((self.holdout & (self.labels == g)).sum()) for g in np.unique(self.labels).tolist()}
+
+    def holdout_groups(self) -> dict[str, int]:
+        """Return how many independent groups each grade has on the hold-out."""
+        held = self.holdout
+        return {str(g): len(np.unique(self.groups[held & (self.labels == g)])) for g in np.unique(self.labels).tolist()}
+
     def warnings(self) -> list[str]:
         """Return what a reader of the figures must know, one sentence each."""
         out = []

@@ -35,6 +35,7 @@ class Permutations:
 
     labels: F32
     unit: str
+    n_units: int = 0
 
     @property
     def count(self) -> int:
@@ -58,7 +59,7 @@ def permute(design: Design, count: int, rng: np.random.Generator) -> Permutation
     permuted /= np.where(norm > 0, norm, 1)
     out = np.zeros((design.n_items, count), dtype=np.float32)
     out[inside] = permuted
-    return Permutations(out, "groups" if whole else "items")
+    return Permutations(out, "groups" if whole else "items", len(unit_labels))
 
 
 def extreme_correlations(columns: ItemColumns, permutations: Permutations, design: Design) -> tuple[F32, F32]:

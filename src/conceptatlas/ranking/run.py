@@ -25,24 +25,22 @@ from conceptatlas.ranking.options import AUTO, RankOptions
 from conceptatlas.ranking.pooling import cross_validated
 from conceptatlas.ranking.result import Ranking
 from conceptatlas.ranking.scoring import score_columns
-from conceptatlas.ranking.search import Found, Source, gather, in_order, search
+from conceptatlas.ranking.search import DENSE, Found, Source, gather, search, table_order
 from conceptatlas.ranking.sinks import sink_notes
 from conceptatlas.ranking.sparse_probes import all_baselines
 from conceptatlas.ranking.stability import RIVALS, rivals, stability
+from conceptatlas.ranking.summary import SIGNIFICANT
 from conceptatlas.ranking.tables import (
     Chance,
     all_features,
-    holdout_intervals,
-    lacks,
+    holdout_figures,
     q_values,
     ranked_features,
-    shortfall,
 )
-from conceptatlas.recording import Recording
+from conceptatlas.recording import RecordedSAE, Recording
 
-NEAR_MISSES = 5
-# Kept features beyond the table that are still looked at: a family may reach further down than the table.
-CANDIDATES = 500
+# Families are looked for among so many of the best; a table of thousands would cost a square of that.
+IN_FAMILIES = 500
 
 
 def rank(
@@ -63,6 +61,9 @@ def rank(
     baselines: bool = True,
     resplits: int = 20,
     without_sinks: bool = False,
+    without_dense: bool = False,
+    holdout_by: str | None = None,
+    strata: str | None = "kind",
 ) -> Ranking:
     """Rank every feature of a recording against its concept.
 
@@ -77,7 +78,7 @@ def rank(
         min_pearson: Least correlation.
         min_tpr: Least share of top-grade items above the threshold.
         max_fpr: Greatest share of bottom-grade items above it.
-        top_n: Most rows of the ranked table.
+        top_n: Features shown and exemplified; the table holds every feature that passes, and at least so many rows.
         examples_per_label: Strongest items shown for each grade.
         holdout: Share of groups held out, 0 to below 1.
         permutations: Permutations behind ``p_max``.
@@ -86,9 +87,13 @@ def rank(
         baselines: Compute the baselines.
         resplits: Re-splits behind the stability figures.
         without_sinks: Leave attention sinks out where scores are pooled over rows (``max``, ``mean``).
+        without_dense: Leave features that are active on more than half of the rows out of the table.
+        holdout_by: Hold out whole values of this column of the data.
+        strata: Column of the data by whose values the hold-out AUROC is also given.
 
     Returns:
-        The ranking; empty, with its near misses, where nothing passes the filters.
+        The ranking. Where few or no features pass the filters, the best others stand in its table too, and its column
+        ``fails`` says what each lacks.
 
     Raises:
         InputError: A bad option, fewer than two grades, or a pooling that needs rows (or flags of attention sinks) that
@@ -96,7 +101,7 @@ def rank(
     """
     options = RankOptions(
         pool, direction, min_pearson, min_tpr, max_fpr, top_n, examples_per_label, holdout, permutations, seed,
-        families, baselines, resplits, without_sinks,
+        families, baselines, resplits, without_sinks, without_dense, holdout_by, strata,
     )  # fmt: skip
     recording = rec if isinstance(rec, Recording) else Recording.open(rec)
     if out is not None:
@@ -123,24 +128,19 @@ class _Run:
             source, found, chance = self._search()
         with self._timed("tables"):
             self.q_value = q_values(found.p_value, found.table["n_active"])
-            lines = np.flatnonzero(found.kept)
-            lines = lines[in_order(found.table["interpretability_score"][lines], found.table["pearson_corr"][lines])]
-            lines = lines[: max(CANDIDATES, self.options.top_n)]
-            ranked, columns, lines = self._table(source, found, lines, chance)
-            near = pl.DataFrame() if len(lines) else self._near_misses(source, found, chance)
+            ranked, columns, lines = self._table(source, found, self._lines(found), chance)
             everything = all_features(found, self.recording.saes, chance, self.q_value)
         families: list[dict[str, Any]] = []
         if self.options.families and ranked.height:
             with self._timed("families"):
                 ranked, families = self._families(ranked, columns)
-        n_shown = min(self.options.top_n, ranked.height)
-        ranked, columns = ranked.head(n_shown), columns.select(np.arange(n_shown))
-        if self.options.resplits and n_shown:
+        if self.options.resplits and ranked.height:
             with self._timed("stability"):
                 ranked = self._stability(ranked, source, found, lines)
+        n_shown = min(self.options.top_n, ranked.height)
         examples = feature_examples(
-            ranked,
-            columns,
+            ranked.head(n_shown),
+            columns.select(np.arange(n_shown)),
             texts=self.recording.items["text"].to_list(),
             design=self.design,
             saes=self.recording.saes,
@@ -153,9 +153,15 @@ class _Run:
             examples=examples,
             families=families,
             null=self._null_facts(chance),
-            near_misses=near,
-            facts=self._facts(source, int(found.kept.sum())),
+            facts=self._facts(source, found, everything),
         )
+
+    def _lines(self, found: Found) -> npt.NDArray[np.int64]:
+        """Return the lines of the ranked table: those that pass, then the best others up to ``top_n``; best first."""
+        score = found.table["interpretability_score"]
+        if self.options.without_dense:
+            score = np.where(found.density > DENSE, np.nan, score)
+        return table_order(found.kept, score, found.table["pearson_corr"], self.options.top_n)
 
     @contextmanager
     def _timed(self, part: str) -> Iterator[None]:
@@ -168,7 +174,7 @@ class _Run:
         options = self.options
         rng = np.random.default_rng(options.seed)
         permutations = permute(self.design, options.permutations, rng) if options.permutations else None
-        self.permuted = permutations.unit if permutations else None
+        self.permutations = permutations
         self.pools = [options.pool]
         if options.pool == AUTO:
             self.pools = list(POOLS) if self.recording.keeps_all_rows else ["final"]
@@ -198,7 +204,8 @@ class _Run:
         """Return the table of some features, figures again in float64, best first, their scores, and their lines."""
         columns = gather(source, found, lines)
         figures = score_columns(columns, self.design, direction=self.options.direction)
-        order = in_order(figures["interpretability_score"], figures["pearson_corr"])
+        score, pearson = figures["interpretability_score"], figures["pearson_corr"]
+        order = table_order(found.kept[lines], score, pearson, len(lines))
         lines, columns = lines[order], columns.select(order)
         table = ranked_features(
             {name: value[order] for name, value in figures.items()},
@@ -207,37 +214,31 @@ class _Run:
             q_value=self.q_value[lines],
             saes=self.recording.saes,
             chance=chance,
-            intervals=holdout_intervals(columns, self.design),
+            density=found.density[lines],
+            held_out=holdout_figures(columns, self.design),
+            options=self.options,
         )
         return table, columns, lines
 
     def _families(self, ranked: pl.DataFrame, columns: ItemColumns) -> tuple[pl.DataFrame, list[dict[str, Any]]]:
-        inside = self.design.discovery
-        alike = within_grade_correlation(columns.dense(self.design.n_items)[inside], self.design.labels[inside])
-        cosine, notes = decoder_cosines(ranked, self.recording.saes)
+        inside, best = self.design.discovery, ranked.head(IN_FAMILIES)
+        scores = columns.select(np.arange(best.height)).dense(self.design.n_items)[inside]
+        alike = within_grade_correlation(scores, self.design.labels[inside])
+        cosine, notes = decoder_cosines(best, self.recording.saes)
         self.warnings += notes
         families = group(alike, cosine)
-        return ranked.with_columns(pl.Series("family", families.family)), describe(ranked, families)
+        return ranked.with_columns(_filled("family", families.family, ranked.height)), describe(best, families)
 
     def _stability(
         self, ranked: pl.DataFrame, source: Source, found: Found, lines: npt.NDArray[np.int64]
     ) -> pl.DataFrame:
-        columns = gather(source, found, rivals(found, lines, RIVALS))
+        n_shown = min(self.options.top_n, ranked.height)
+        columns = gather(source, found, rivals(found, lines[:n_shown], RIVALS))
         rng = np.random.default_rng([self.options.seed, 4])
-        figures = stability(columns, ranked.height, self.design, self.options, rng)
+        figures = stability(columns, n_shown, self.design, self.options, rng)
         return ranked.with_columns(
-            pl.Series("comes_back", figures.comes_back),
-            pl.Series("rank_low", figures.rank_low).fill_nan(None),
-            pl.Series("rank_high", figures.rank_high).fill_nan(None),
+            _filled(name, getattr(figures, name), ranked.height) for name in ("comes_back", "rank_low", "rank_high")
         )
-
-    def _near_misses(self, source: Source, found: Found, chance: Chance) -> pl.DataFrame:
-        short = shortfall(found, self.options)
-        order = np.lexsort((-np.nan_to_num(found.table["interpretability_score"], nan=-np.inf), short))[:NEAR_MISSES]
-        order = order[np.isfinite(short[order])]
-        table, _, _ = self._table(source, found, order, chance)
-        lacking = ["; ".join(lacks(line, self.options)) for line in table.iter_rows(named=True)]
-        return table.with_columns(pl.Series("lacks", lacking, dtype=pl.String))
 
     def _baselines(self, source: Source) -> list[dict[str, Any]]:
         if not self.options.baselines:
@@ -250,7 +251,8 @@ class _Run:
     def _null_facts(self, chance: Chance) -> dict[str, Any]:
         return {
             "permutations": chance.count,
-            "permuted": self.permuted,
+            "permuted": None if self.permutations is None else self.permutations.unit,
+            "n_units": None if self.permutations is None else self.permutations.n_units,
             "direction": self.options.direction,
             "pools": self.pools,
             "pearson_95": chance.line(chance.best) if chance.count else None,
@@ -262,7 +264,7 @@ class _Run:
             "best": [float(v) for v in np.sort(chance.best) if np.isfinite(v)],
         }
 
-    def _facts(self, source: Source, n_kept: int) -> dict[str, Any]:
+    def _facts(self, source: Source, found: Found, everything: pl.DataFrame) -> dict[str, Any]:
         manifest, design = self.recording.manifest, self.design
         digest = hashlib.sha256(self.recording.items["split_hash"].to_numpy().tobytes() + design.holdout.tobytes())
         return {
@@ -283,7 +285,26 @@ class _Run:
             "grouped": design.has_groups,
             "split_hash": digest.hexdigest(),
             "grades": [design.low, design.high],
-            "n_kept": n_kept,
+            "holdout_items": self.design.holdout_items(),
+            "holdout_groups": self.design.holdout_groups(),
+            "counts": {
+                "searched": sum(self._asked(sae) for sae in self.recording.saes),
+                "fired": len(found.feature),
+                "fired_where_scored": found.n_scored,
+                "tested": int((~np.isnan(self.q_value)).sum()),
+                "beyond_chance": int((everything["p_max"] <= SIGNIFICANT).sum()),
+                "passed": int(found.kept.sum()),
+            },
             "warnings": self.warnings,
             "seconds": self.seconds,
         }
+
+    def _asked(self, sae: RecordedSAE) -> int:
+        asked = self.recording.manifest.options.features
+        return sae.d_sae if asked is None else len(asked)
+
+
+def _filled(name: str, values: npt.NDArray[Any], height: int) -> pl.Series:
+    """Return ``values`` [≤ height] as a column of ``height`` rows; NaN and the rows beyond are null."""
+    known = pl.Series(name, values).fill_nan(None) if values.dtype.kind == "f" else pl.Series(name, values)
+    return known.extend_constant(None, height - len(values))

@@ -164,5 +164,11 @@ def _orthonormal(confounds: F64) -> F64:
 
 
 def is_confounded(pearson: F64, partial: F64) -> npt.NDArray[np.bool_]:
-    """Return where the effect falls by more than half once the confounds are held fixed, bool [F]."""
-    return np.asarray(partial * np.sign(pearson) < CONFOUNDED_BELOW * np.abs(pearson))
+    """Return where the effect falls by more than half once the confounds are held fixed, bool [F].
+
+    Where nothing is left of the feature (or of the grade) beside the confounds, the partial correlation is NaN: it is all
+    confound. A feature without a correlation is not confounded.
+    """
+    with np.errstate(invalid="ignore"):
+        holds = partial * np.sign(pearson) >= CONFOUNDED_BELOW * np.abs(pearson)
+    return np.asarray(~holds & ~np.isnan(pearson))

@@ -24,6 +24,8 @@ from conceptatlas.recording import Recording, SparseColumns
 
 # Entries per chunk: its arrays stay in the cache, and memory does not grow with the recording.
 CHUNK_ENTRIES = 1 << 18
+# A feature that fires on more than this share of the rows is called dense: it seldom means one thing.
+DENSE = 0.5
 
 Table = dict[str, npt.NDArray[np.float32]]
 
@@ -79,6 +81,15 @@ class Source:
         rows, values = np.asarray(stored.rows[part]), np.asarray(stored.values[part])
         return pool_columns(indptr - indptr[0], rows, values, self._rows, how=self.pool)
 
+    def firing_rows(self, chunk: Chunk) -> npt.NDArray[np.int64]:
+        """Return on how many recorded rows each feature of a chunk fires, pooled over or not, int64 [F]."""
+        return np.diff(self._columns(chunk.sae).indptr[chunk.start : chunk.stop + 1])
+
+    @property
+    def n_recorded_rows(self) -> int:
+        """The rows whose features were kept: all, or the items' final ones."""
+        return self.recording.n_rows if self.recording.keeps_all_rows else self.recording.n_items
+
     def gather(self, saes: npt.NDArray[np.integer], features: npt.NDArray[np.integer]) -> ItemColumns:
         """Return the scores of chosen features: (number of the SAE, index) pairs, in the order given."""
         parts = [
@@ -111,7 +122,7 @@ def stack(parts: Sequence[ItemColumns]) -> ItemColumns:
 
 @dataclass(frozen=True)
 class Found:
-    """What a search leaves: one line per feature that ever fired, in the order of SAE and index.
+    """What a search leaves: one line per feature that fired on any recorded row, in the order of SAE and index.
 
     Attributes:
         sae: Number of the SAE, int32 [K].
@@ -119,6 +130,8 @@ class Found:
         table: Every figure of ``FIGURES`` but the p-value, float32 [K].
         p_value: float64 [K].
         kept: Which pass the filters, bool [K] (decided in float64).
+        density: Share of the recorded rows on which the feature fires, float32 [K].
+        n_scored: Features that fire on some row that was pooled over (the others score zero on every item).
         highest: Greatest null correlation of each SAE, float32 [S, P].
         lowest: Least null correlation of each SAE, float32 [S, P].
     """
@@ -128,6 +141,8 @@ class Found:
     table: Table
     p_value: F64
     kept: npt.NDArray[np.bool_]
+    density: F32
+    n_scored: int
     highest: F32
     lowest: F32
 
@@ -151,6 +166,8 @@ class _Scored:
     table: Table
     p_value: F64
     kept: npt.NDArray[np.bool_]
+    density: F32
+    n_scored: int
     highest: F32
     lowest: F32
 
@@ -159,7 +176,8 @@ def _score_chunk(
     source: Source, chunk: Chunk, design: Design, options: RankOptions, permutations: Permutations | None
 ) -> _Scored:
     columns = source.load(chunk)
-    fired = np.flatnonzero(columns.counts())
+    rows = source.firing_rows(chunk)
+    fired = np.flatnonzero(rows)
     if len(fired) < columns.n_features:
         columns = columns.select(fired)
     figures = score_columns(columns, design, direction=options.direction)
@@ -167,7 +185,12 @@ def _score_chunk(
     highest, lowest = (empty, empty) if permutations is None else extreme_correlations(columns, permutations, design)
     table = {name: figures[name].astype(np.float32) for name in FIGURES if name != "p_value"}
     feature = (fired + chunk.start).astype(np.int32)
-    return _Scored(chunk, feature, table, figures["p_value"], passes(figures, options), highest, lowest)
+    density = (rows[fired] / source.n_recorded_rows).astype(np.float32)
+    kept = passes(figures, options)
+    if options.without_dense:
+        kept &= density <= DENSE
+    n_scored = int(np.count_nonzero(columns.counts()))
+    return _Scored(chunk, feature, table, figures["p_value"], kept, density, n_scored, highest, lowest)
 
 
 def search(source: Source, design: Design, options: RankOptions, permutations: Permutations | None = None) -> Found:
@@ -203,6 +226,8 @@ def _collect(parts: list[_Scored], n_saes: int, n_permutations: int) -> Found:
         table,
         np.concatenate([part.p_value for part in parts] or [np.zeros(0)]),
         np.concatenate([part.kept for part in parts] or [np.zeros(0, bool)]),
+        np.concatenate([part.density for part in parts] or [np.zeros(0, np.float32)]),
+        sum(part.n_scored for part in parts),
         highest,
         lowest,
     )
@@ -220,6 +245,19 @@ def in_order(score: npt.NDArray[np.floating], pearson: npt.NDArray[np.floating])
     """
     worst = -np.inf
     return np.lexsort((-np.nan_to_num(np.abs(pearson), nan=worst), -np.nan_to_num(score, nan=worst)))
+
+
+def table_order(
+    kept: npt.NDArray[np.bool_], score: npt.NDArray[np.floating], pearson: npt.NDArray[np.floating], least: int
+) -> npt.NDArray[np.int64]:
+    """Return the lines of a ranked table, best first, int64: all that are ``kept``, then the best others up to ``least``.
+
+    Features without a score (constant ones) are never among them.
+    """
+    passed = np.flatnonzero(kept)
+    passed = passed[in_order(score[passed], pearson[passed])]
+    others = np.flatnonzero(~kept & ~np.isnan(score)) if len(passed) < least else passed[:0]
+    return np.concatenate([passed, others[in_order(score[others], pearson[others])[: least - len(passed)]]])
 
 
 def chunks_of(found: Found) -> Iterator[tuple[int, slice]]:

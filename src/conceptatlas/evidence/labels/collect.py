@@ -6,7 +6,8 @@
    is a uniform sample without replacement; likewise of the windows whose random place has it silent all round.
 4. At the end the sample is cut into deciles of its activation: exact while all active windows fit, else an estimate.
 
-So memory does not grow with the texts, and nothing depends on the size of the batches.
+So memory does not grow with the texts, and nothing depends on the size of the batches: strengths are compared as
+`conceptatlas.base.ties` says, and of equally strong ones the earlier window or token is taken.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from conceptatlas.base.errors import InputError
+from conceptatlas.base.ties import comparable
 from conceptatlas.evidence.examples import N_DECILES, decile_of
 from conceptatlas.evidence.labels.contexts import Context, cut_context
 from conceptatlas.evidence.labels.targets import Target
@@ -174,13 +176,13 @@ class FeatureExamples:
         self.n_active_windows += len(peaks)
         for window, row, value in peaks:
             self.max_activation = max(self.max_activation, value)
-            order = (float(batch.order[window]), float(row))
-            strong = self._top.wants(-value, *order)
+            key = (-float(comparable(value)), float(batch.order[window]))
+            strong = self._top.wants(*key)
             sampled = self._sample.wants(batch.keys[window])
             if strong or sampled:
                 context = batch.context(window, row, rows, values)
                 if strong:
-                    self._top.add(context, -value, *order)
+                    self._top.add(context, *key)
                 if sampled:
                     self._sample.add(context, batch.keys[window])
         for window in batch.by_key:
@@ -196,7 +198,7 @@ class FeatureExamples:
 def window_peaks(
     rows: npt.NDArray[np.integer], values: npt.NDArray[np.float32], window_of_row: npt.NDArray[np.integer]
 ) -> list[tuple[int, int, float]]:
-    """Return (window, row, activation) of the largest activation in each window that has any; the first of equal ones.
+    """Return (window, row, activation) of the largest activation in each window that has any; the first of ties.
 
     Args:
         rows: Rows at which the feature is active, ascending.
@@ -205,11 +207,12 @@ def window_peaks(
     """
     if not len(rows):
         return []
+    strengths = comparable(values)
     windows = window_of_row[rows]
     begins = np.concatenate([[0], np.flatnonzero(np.diff(windows)) + 1])
-    largest = np.maximum.reduceat(values, begins)
+    largest = np.maximum.reduceat(strengths, begins)
     counts = np.diff(np.concatenate([begins, [len(rows)]]))
-    hits = np.flatnonzero(values == np.repeat(largest, counts))
+    hits = np.flatnonzero(strengths == np.repeat(largest, counts))
     _, firsts = np.unique(windows[hits], return_index=True)
     at = hits[firsts]
     return [(int(windows[i]), int(rows[i]), float(values[i])) for i in at]

@@ -1,0 +1,199 @@
+"""What a ranking says, in sentences: the same ones in the terminal, in the report, in the explorer and in notebooks.
+
+Each figure comes with the items that it was computed on, what it is compared with, and its uncertainty. Nothing is
+said of a feature before it is said whether the search as a whole found more than chance would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from conceptatlas.ranking.result import Ranking
+
+# A finding is one whose p-value, for the whole search, is at most this.
+SIGNIFICANT = 0.05
+# Fewer independent groups of a grade than this on the hold-out, and the summary says so.
+FEW_GROUPS = 10
+# A feature that comes back in fewer re-splits than this is called unstable.
+UNSTABLE = 0.5
+
+Kind = Literal["chance", "best", "baselines", "set", "filters", "caution"]
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """One sentence of a summary."""
+
+    kind: Kind
+    text: str
+
+
+def rising(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a feature's row with its hold-out figures counted in the direction in which it was judged.
+
+    The AUROC and concordance of a feature that falls with the concept are below ½; turned round they compare with others.
+    """
+    out = dict(row)
+    if row.get("direction") != "down":
+        return out
+    for name in [name for name in row if name.startswith(("auroc", "concordance"))]:
+        out[name] = None if row[name] is None else 1 - row[name]
+    for name in [name for name in row if name.startswith(("auroc", "concordance")) and name.endswith("_low")]:
+        high = name[: -len("_low")] + "_high"
+        out[name], out[high] = out[high], out[name]
+    return out
+
+
+def summarise(ranking: Ranking) -> list[Sentence]:
+    """Return the summary of a ranking, most important sentence first."""
+    if not ranking.features.height:
+        counts = ranking.facts.get("counts", {})
+        return [
+            Sentence(
+                "chance",
+                f"None of the {counts.get('searched', 0):,} features searched varies over the discovery items, so that "
+                "there is nothing to rank.",
+            )
+        ]
+    best = rising(ranking.features.row(0, named=True))
+    out = [_chance(ranking), _best(ranking, best)]
+    out += _baselines(ranking)
+    out += _filters(ranking, best)
+    out += [Sentence("caution", text) for text in _cautions(ranking, best)]
+    return out
+
+
+def exceeds_chance(ranking: Ranking) -> bool | None:
+    """Return whether some feature has a p-value of 0.05 or less for the whole search; None without permutations."""
+    p_max = ranking.features["p_max"].min() if ranking.features.height else None
+    if p_max is None:
+        return None if not ranking.null.get("permutations") else False
+    return float(p_max) <= SIGNIFICANT  # type: ignore[arg-type]
+
+
+def shuffles(p_value: float, permutations: int) -> str:
+    """Return a permutation p-value as what was counted: ``0 of 1,000 shuffles``."""
+    return f"{round(p_value * (1 + permutations)) - 1:,} of {permutations:,} shuffles"
+
+
+def _chance(ranking: Ranking) -> Sentence:
+    count, searched = ranking.null.get("permutations", 0), ranking.facts["counts"]["searched"]
+    if not count:
+        return Sentence("chance", "Chance was not judged, because no permutations were asked for (--permutations).")
+    least = ranking.features["p_max"].min()
+    assert isinstance(least, float)
+    units = f"of the grades over {ranking.null['n_units']:,} {ranking.null['permuted']}"
+    floor = ranking.null.get("least_p", 0.0)
+    if floor > SIGNIFICANT:
+        return Sentence(
+            "chance",
+            f"Nothing here can be told from chance: the data allow so few different shuffles {units} that p cannot fall "
+            f"below {floor:.2f}; label more independent groups.",
+        )
+    if least > SIGNIFICANT:
+        return Sentence(
+            "chance",
+            f"Nothing here exceeds chance: in {shuffles(least, count)} {units}, some feature of the {searched:,} searched "
+            "follows the shuffled grades as well as the best one follows the real ones.",
+        )
+    more = ranking.facts["counts"]["beyond_chance"]
+    return Sentence(
+        "chance",
+        f"{more:,} of the {searched:,} features searched follow{'s' if more == 1 else ''} the grades more closely than "
+        f"chance explains: in {shuffles(least, count)} {units}, some feature does as well as the best one.",
+    )
+
+
+def _best(ranking: Ranking, best: Mapping[str, Any]) -> Sentence:
+    low, high = ranking.facts["grades"]
+    named = f"Feature {best['feature_id']} of layer {best['layer']}"
+    if best["direction"] == "down":
+        named += ", which falls with the concept,"
+    if best["auroc_holdout"] is None:
+        return Sentence(
+            "best",
+            f"{named} tells grade {high} from grade {low} with AUROC {best['auroc']:.3f} on the items that it was chosen "
+            "on; nothing was held out, so that this is no evidence for new items.",
+        )
+    text = f"{named} tells grade {high} from grade {low} with AUROC {best['auroc_holdout']:.3f}"
+    text += _interval(best["auroc_holdout_low"], best["auroc_holdout_high"])
+    text += f" on {_held_items(ranking)} that had no part in choosing it"
+    if best["concordance_holdout"] is not None and len(ranking.facts["holdout_items"]) > 2:
+        text += f"; over all grades its concordance is {best['concordance_holdout']:.3f}"
+        text += _interval(best["concordance_holdout_low"], best["concordance_holdout_high"])
+    return Sentence("best", text + ".")
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f" (95% interval {low:.2f}–{high:.2f})"
+
+
+def _held_items(ranking: Ranking) -> str:
+    items, groups = ranking.facts["holdout_items"], ranking.facts["holdout_groups"]
+    sides = []
+    for grade in reversed(ranking.facts["grades"]):
+        n_items, n_groups = items.get(str(grade), 0), groups.get(str(grade), 0)
+        in_groups = f" in {n_groups} groups" if n_groups < n_items else ""
+        sides.append(f"{n_items} of grade {grade}{in_groups}")
+    return f"held-out items ({', '.join(sides)})"
+
+
+def _baselines(ranking: Ranking) -> list[Sentence]:
+    parts = []
+    for entry in ranking.comparisons:
+        if not entry["strongest"] and not entry["control"]:
+            continue
+        role = "the strongest baseline, " if entry["strongest"] else "the control, "
+        where = f" at {entry['site']}" if entry["site"] else ""
+        parts.append(
+            f"{entry['relation']} {role}{entry['name']}{where} (AUROC {entry['auroc_baseline']:.3f} on the same items; "
+            f"difference {entry['difference']:+.3f}, 95% interval {entry['low']:+.2f} to {entry['high']:+.2f}, "
+            f"p = {entry['p_holm']:.2g} after Holm over {len(ranking.comparisons)} baselines)"
+        )
+    out = [Sentence("baselines", f"It {', and '.join(parts)}.")] if parts else []
+    reasons = {entry["why_not"] for entry in ranking.baselines if not entry.get("comparable", True)}
+    out += [Sentence("caution", f"Some baselines are compared with nothing: {reason}.") for reason in sorted(reasons)]
+    return out
+
+
+def _filters(ranking: Ranking, best: Mapping[str, Any]) -> list[Sentence]:
+    if ranking.facts["counts"]["passed"] or not best["fails"]:
+        return []
+    return [
+        Sentence(
+            "filters",
+            f"No feature passes the classic filters; the first one fails these: {best['fails']}. The table shows the best "
+            "all the same.",
+        )
+    ]
+
+
+def _cautions(ranking: Ranking, best: Mapping[str, Any]) -> list[str]:
+    out = []
+    if best["auroc_holdout"] is not None:
+        groups = ranking.facts["holdout_groups"]
+        few = [
+            f"{groups.get(str(g), 0)} of grade {g}"
+            for g in ranking.facts["grades"]
+            if groups.get(str(g), 0) < FEW_GROUPS
+        ]
+        if few:
+            out.append(
+                f"The hold-out has only {' and '.join(few)} (independent groups): no figure on it is firm; label more items."
+            )
+    if best["dense"]:
+        out.append(
+            f"The best feature is dense (active on {best['density']:.0%} of the rows): it seldom stands for one thing; "
+            "--without-dense leaves such features out."
+        )
+    if best["confounded"]:
+        out.append(
+            "The best feature is confounded: more than half of its correlation with the grade goes with sentence length, "
+            "token count and the words alone (bag of words)."
+        )
+    if best["comes_back"] is not None and best["comes_back"] < UNSTABLE:
+        out.append(f"The best feature is unstable: it comes back in {best['comes_back']:.0%} of the random re-splits.")
+    return out + list(ranking.facts.get("warnings", []))
