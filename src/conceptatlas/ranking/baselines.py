@@ -171,9 +171,9 @@ def _known(value: float) -> float | None:
 
 def rounded(scores: npt.NDArray[np.floating]) -> F64:
     """Return scores rounded to nine digits below the largest, float64."""
-    scores = np.asarray(scores, dtype=np.float64)
-    largest = float(np.abs(scores).max(initial=0.0))
-    return np.round(scores / largest, _DIGITS) * largest if largest > 0 else scores
+    wide: F64 = np.asarray(scores, dtype=np.float64)
+    largest = float(np.abs(wide).max(initial=0.0))
+    return np.asarray(np.round(wide / largest, _DIGITS) * largest) if largest > 0 else wide
 
 
 def logistic(c: float) -> Fit:

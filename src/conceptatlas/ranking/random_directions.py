@@ -89,8 +89,8 @@ def best_random_direction(
     if not kept:
         return None
     order = np.argsort(-np.concatenate(kept_value), kind="stable")[:_FINALISTS]
-    weights = np.concatenate(kept)[order].astype(np.float64)
-    scores = pooled.scores(weights.T) - weights @ centre
+    finalists: F64 = np.concatenate(kept)[order].astype(np.float64)
+    scores = pooled.scores(finalists.T) - finalists @ centre
     scores = np.where(scores > np.concatenate(kept_threshold)[order], scores, 0.0)
     return _chosen(_as_columns(scores), scores, contest, options)
 
