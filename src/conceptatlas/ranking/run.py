@@ -18,6 +18,7 @@ from conceptatlas.base.files import ensure_folder
 from conceptatlas.ranking.baselines import Contest
 from conceptatlas.ranking.columns import POOLS, ItemColumns
 from conceptatlas.ranking.design import Design
+from conceptatlas.ranking.every_baseline import all_baselines
 from conceptatlas.ranking.examples import feature_examples
 from conceptatlas.ranking.families import decoder_cosines, describe, group, within_grade_correlation
 from conceptatlas.ranking.null import benjamini_hochberg, permute
@@ -27,7 +28,6 @@ from conceptatlas.ranking.result import Ranking
 from conceptatlas.ranking.scoring import score_columns
 from conceptatlas.ranking.search import DENSE, Found, Source, gather, search, table_order
 from conceptatlas.ranking.sinks import sink_notes
-from conceptatlas.ranking.sparse_probes import all_baselines
 from conceptatlas.ranking.stability import RIVALS, rivals, stability
 from conceptatlas.ranking.summary import SIGNIFICANT
 from conceptatlas.ranking.tables import (
@@ -243,9 +243,9 @@ class _Run:
         if not self.options.baselines:
             return []
         with self._timed("baselines"):
-            found, notes = all_baselines(source, Contest(self.design, self.options.seed), self.options)
-        self.warnings += notes
-        return [entry.as_dict() for entry in found]
+            found = all_baselines(source, Contest(self.design, self.options.seed), self.options)
+        self.warnings += found.notes
+        return [entry.as_dict() for entry in found.entries]
 
     def _null_facts(self, chance: Chance) -> dict[str, Any]:
         return {

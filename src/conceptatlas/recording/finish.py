@@ -21,6 +21,7 @@ from conceptatlas.recording.manifest import (
     FEATURES_FOLDER,
     HIDDEN_FOLDER,
     ITEMS_FILE,
+    POOLINGS,
     ROWS_FILE,
     TOP_FILE,
     ConceptInfo,
@@ -29,6 +30,7 @@ from conceptatlas.recording.manifest import (
     PlanInfo,
     RecordedSAE,
     SiteInfo,
+    pooled_file,
 )
 from conceptatlas.recording.merge import join_arrays, join_columns, open_part
 from conceptatlas.recording.norms import norm_figures
@@ -41,6 +43,7 @@ from conceptatlas.recording.work import (
     WorkFolder,
     as_file_checks,
     load_piece_array,
+    pooled_piece_file,
 )
 from conceptatlas.saes.identity import reference_of
 from conceptatlas.saes.source import SAESource
@@ -124,6 +127,9 @@ def join_hidden(job: Job) -> dict[str, FileCheck]:
     for site in job.kept_sites:
         name = f"{site}.npy"
         checks[f"{HIDDEN_FOLDER}/{name}"] = join_arrays(folders, name, job.work.recording / HIDDEN_FOLDER / name)
+        for how in POOLINGS if job.options.keeps_pooled else ():
+            path = pooled_file(how, site)
+            checks[path] = join_arrays(folders, pooled_piece_file(how, site), job.work.recording / path)
     return checks
 
 

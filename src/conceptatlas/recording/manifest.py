@@ -7,7 +7,7 @@ was not.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -21,6 +21,7 @@ MANIFEST_FILE = "manifest.json"
 ITEMS_FILE = "items.parquet"
 ROWS_FILE = "rows.parquet"
 HIDDEN_FOLDER = "hidden"
+POOLED_FOLDER = "pooled"
 FEATURES_FOLDER = "features"
 COLUMN_FILES = ("indptr.npy", "rows.npy", "values.npy")
 TOP_FILE = "top.parquet"
@@ -29,6 +30,8 @@ NEURONPEDIA = "https://www.neuronpedia.org"
 
 Keep = Literal["all", "final", "top"]
 Hidden = Literal["final", "all", "none"]
+Pooling = Literal["mean", "max"]
+POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 
 
 class _Model(BaseModel):
@@ -87,6 +90,15 @@ class RecordOptions(_Model):
     seed: int = 0
     group_near_duplicates: bool = False
 
+    @property
+    def keeps_pooled(self) -> bool:
+        """Whether the mean and the maximum over each item's rows are kept beside its final hidden state.
+
+        With ``--hidden all`` they follow from what is kept, and where features are kept at final rows only nothing is
+        pooled.
+        """
+        return self.hidden == "final" and self.keep == "all"
+
 
 class PlanInfo(_Model):
     """How the work was cut: a function of data and options only."""
@@ -109,6 +121,11 @@ class SiteInfo(_Model):
     mean_norm: float
     sinks: int
     """Rows whose norm is above ten times the median: attention sinks."""
+
+
+def pooled_file(how: str, site: str) -> str:
+    """Return where the hidden states of a site, pooled over each item's rows, stand in a recording."""
+    return f"{POOLED_FOLDER}/{how}/{site}.npy"
 
 
 def l0_text(average_l0: float) -> str:

@@ -60,7 +60,7 @@ class Prepared:
             "batch tokens": self.job.batch_tokens,
             "tiles": self.job.tile_features(),
             "tokens": digest.hexdigest(),
-        }
+        } | ({"hidden states": "final and pooled"} if self.job.options.keeps_pooled else {})
 
 
 def prepare(

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 ORGANISM = "organism"
 
 # What may stand in a folder that is to become a recording.
-_OURS = {WORK_FOLDER, LOCK_FILE, "features", "hidden", "items.parquet", "rows.parquet", "run.json"}
+_OURS = {WORK_FOLDER, LOCK_FILE, "features", "hidden", "pooled", "items.parquet", "rows.parquet", "run.json"}
 
 
 def record(
@@ -68,7 +68,8 @@ def record(
         out: The recording's folder.
         keep: Features at all rows, at each item's final row only, or only each feature's strongest examples.
         per_feature: How many strongest examples (``keep="top"``).
-        hidden: Hidden states of final rows [N, D], of all rows [T, D], or of none.
+        hidden: Hidden states of final rows [N, D] (and, with ``keep="all"``, their mean and maximum over each item's
+            rows), of all rows [T, D], or of none.
         hidden_sites: ``saes`` (the SAEs' sites), ``all`` (every block's output), or names; ``embed`` is always added.
         fragments: Rows at every token, or at each word's last token.
         features: Encode and keep these columns only.

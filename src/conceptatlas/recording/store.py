@@ -9,6 +9,7 @@ import html
 import os
 from collections import Counter
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ from conceptatlas.recording.manifest import (
     TOP_FILE,
     Manifest,
     RecordedSAE,
+    pooled_file,
     read_manifest,
 )
 from conceptatlas.saes.sparse import SparseColumns
@@ -284,6 +286,33 @@ class Recording:
         """Return the hidden states of a site at each item's final row, float32 [N, D]."""
         found = self.hidden(site)
         return found[self.final_rows] if self.manifest.options.hidden == "all" else found
+
+    def keeps_pooled(self, site: str, how: str) -> bool:
+        """Whether ``hidden_pooled`` of a site can be read (recordings of earlier versions lack it)."""
+        files = self.manifest.files
+        return (site in self.hidden_sites and self.manifest.options.hidden == "all") or pooled_file(how, site) in files
+
+    def hidden_pooled(self, site: str, how: str) -> npt.NDArray[np.float32]:
+        """Return the hidden states of a site pooled over all rows of each item (attention sinks too), float32 [N, D].
+
+        Args:
+            site: The site.
+            how: ``mean``, or ``max`` (of each coordinate on its own).
+
+        Raises:
+            InputError: They were not kept.
+            WorkError: The file is damaged.
+        """
+        if not self.keeps_pooled(site, how):
+            raise InputError(
+                f"{self.path} does not hold the {how} of the hidden states of {site!r} over each item's rows; "
+                "record again with --hidden final (or all), --keep all and --hidden-sites."
+            )
+        if self.manifest.options.hidden == "all":
+            rows = self.hidden(site)
+            items = (rows[first:last] for first, last in pairwise(self.first_rows))
+            return np.stack([item.max(axis=0) if how == "max" else item.mean(axis=0) for item in items])
+        return map_array(self.path / pooled_file(how, site), np.float32, self.hidden(site).shape)
 
     def concept(self) -> Concept:
         """Return the Concept that was recorded, as it was."""
