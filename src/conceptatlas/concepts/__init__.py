@@ -7,6 +7,7 @@ from typing import Any
 
 from conceptatlas.concepts.builtin import TRAITS, builtin_path, builtin_sets, trait_description, trait_rubric
 from conceptatlas.concepts.loading import load_concept
+from conceptatlas.concepts.holdout import data_column, holdout_by, holdout_of, whole_units
 from conceptatlas.concepts.model import GRADES, BadRow, Concept, build_concept, holdout_mask, split_hash_of
 
 # These bring scikit-learn or the openai package along, so they are imported on first use.
@@ -29,11 +30,15 @@ __all__ = [
     "build_concept",
     "builtin_path",
     "builtin_sets",
+    "data_column",
+    "holdout_by",
     "holdout_mask",
+    "holdout_of",
     "load_concept",
     "split_hash_of",
     "trait_description",
     "trait_rubric",
+    "whole_units",
     *_LAZY,
 ]
 

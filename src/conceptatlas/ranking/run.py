@@ -118,7 +118,7 @@ class _Run:
     def __init__(self, recording: Recording, options: RankOptions) -> None:
         self.recording = recording
         self.options = options
-        self.design = Design.of_items(recording.items, share=options.holdout)
+        self.design = Design.of_items(recording.items, share=options.holdout, by=options.holdout_by)
         self.warnings = self.design.warnings()
         self.seconds: dict[str, float] = {}
 
