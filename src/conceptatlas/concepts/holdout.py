@@ -7,8 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-import scipy.sparse as sp
-from scipy.sparse.csgraph import connected_components
 
 from conceptatlas.base.errors import InputError
 from conceptatlas.concepts.model import ITEM_COLUMNS, holdout_mask, split_hash_of
@@ -57,6 +55,10 @@ def whole_units(
     value, or are linked by a chain of such items. An item without a value is linked by its group only. A unit's hash is
     the least hash of its values (of its groups where it has no value), so that it does not depend on the order.
     """
+    # Late, for it takes time to import, and most stages hold out by group.
+    import scipy.sparse as sp
+    from scipy.sparse.csgraph import connected_components
+
     n = len(split_hash)
     named = np.array([value is not None for value in values], dtype=bool)
     value_hash = np.array([split_hash_of(f"value:{value}") for value in values], dtype=np.uint64)

@@ -127,9 +127,7 @@ def read_target(rec: Recording, options: PrepareOptions) -> tuple[Samples, Recor
     Raises:
         InputError: The targets of the training samples are all the same, or the feature was not recorded.
     """
-    samples = read_samples(
-        rec, rows=options.rows, test_split=options.test_split, holdout_by=options.holdout_by
-    )
+    samples = read_samples(rec, rows=options.rows, test_split=options.test_split, holdout_by=options.holdout_by)
     target: RecordedSAE | None = None
     if options.strategy.target == "feature":
         assert options.target_feature is not None  # PrepareOptions has checked

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -45,10 +45,12 @@ class Baseline:
     """Lower bound of the 95% interval of ``auroc_holdout``."""
     high: float | None
     detail: str = ""
+    scores: F64 | None = field(default=None, repr=False, compare=False)
+    """Its score of every item, float64 [N], higher for more of the concept; not written."""
 
     def as_dict(self) -> dict[str, object]:
         """Return the entry as it stands in ``baselines.json``."""
-        return asdict(self)
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "scores"}
 
 
 def layer_of(site: str) -> int | None:
@@ -99,7 +101,7 @@ class Contest:
         """Return the baseline whose final model gives all items ``scores`` [N] (only the hold-out's are read)."""
         held = auroc_interval(scores[self.test], self.is_high[self.test], self.design.groups[self.test])
         found, middle, low, high = (None if np.isnan(value) else float(value) for value in (discovery, *held))
-        return Baseline(baseline, name, site, layer_of(site), k, found, middle, low, high, detail)
+        return Baseline(baseline, name, site, layer_of(site), k, found, middle, low, high, detail, scores)
 
 
 def difference_of_means(contest: Contest, hidden: npt.NDArray[np.floating], site: str) -> Baseline:
