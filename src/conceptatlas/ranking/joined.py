@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -20,8 +20,13 @@ from conceptatlas.recording import RecordedSAE, Recording
 _SAE_FIELDS = ("sae_id", "site", "d_in", "d_sae", "architecture")
 
 
-def check_same(first: Recording, second: Recording) -> None:
+def check_same(first: Recording, second: Recording, slugs: Collection[str] | None = None) -> None:
     """Check that features of ``first`` are the same in ``second``: the same model, template, SAEs and columns.
+
+    Args:
+        first: A recording.
+        second: Another.
+        slugs: The SAEs of the first that matter; None for all.
 
     Raises:
         InputError: They differ; the message names what.
@@ -37,11 +42,12 @@ def check_same(first: Recording, second: Recording) -> None:
     ]
     differences += [f"{name} is {one!r} and {other!r}" for name, one, other in pairs if one != other]
     there = {sae.slug: sae for sae in second.saes}
-    missing = [sae.slug for sae in first.saes if sae.slug not in there]
+    wanted = [sae for sae in first.saes if slugs is None or sae.slug in slugs]
+    missing = [sae.slug for sae in wanted if sae.slug not in there]
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         differences.append(f"the second lacks the SAE {', '.join(missing[:3])}{more}")
-    for sae in first.saes:
+    for sae in wanted:
         other = there.get(sae.slug)
         for field in _SAE_FIELDS if other is not None else ():
             one, two = getattr(sae, field), getattr(other, field)

@@ -29,3 +29,13 @@ def adjacent_aurocs(scores, grades, groups=None, *, confidence=0.95):
             scores[own], grades[own] == high, None if groups is None else groups[own]
         )
     return out
+
+
+def holm(p_values):
+    """Holm's step-down p-values, in the order given."""
+    p = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p, kind="stable")
+    stepped = np.maximum.accumulate((len(p) - np.arange(len(p))) * p[order])
+    out = np.empty(len(p))
+    out[order] = np.minimum(stepped, 1)
+    return out
