@@ -57,9 +57,9 @@ def test_a_decoder_that_is_not_finite_is_named(tmp_path: Path) -> None:
     tensors["W_dec"][0, 0] = float("nan")
     source = only(save_saelens(tmp_path / "bad", "jumprelu", tensors))
     source.load_encoder()
-    with pytest.raises(InputError, match="W_dec of .* holds 1 values"):
+    with pytest.raises(InputError, match=r"W_dec of .* holds 1 values"):
         source.load_decoder()
-    with pytest.raises(InputError, match="W_dec of .* holds 1 values"):
+    with pytest.raises(InputError, match=r"W_dec of .* holds 1 values"):
         source.load()
 
 
