@@ -15,7 +15,6 @@ from conceptatlas.concepts import (
     build_concept,
     check_concept,
     group_near_duplicates,
-    holdout_by,
     holdout_mask,
     load_concept,
     split_hash_of,
@@ -178,47 +177,6 @@ def test_a_search_that_is_cut_short_says_so(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 # Whole values held out ------------------------------------------------------------------------------------------------
-
-
-@settings(max_examples=80, deadline=None)
-@given(
-    st.lists(st.tuples(st.integers(0, 9), st.integers(0, 3)), min_size=4, max_size=80),
-    st.sampled_from([0.2, 0.3, 0.5]),
-    st.randoms(),
-)
-def test_holdout_by_takes_whole_values_and_hangs_on_nothing_else(
-    rows: list[tuple[int, int]], share: float, random
-) -> None:
-    values, labels = [f"t{v}" for v, _ in rows], np.array([label for _, label in rows])
-    try:
-        held = holdout_by(values, labels, share=share)
-    except InputError:
-        return
-    assert 0 < held.sum() < len(held)
-    for value in set(values):
-        assert len(set(held[[v == value for v in values]].tolist())) == 1
-    order = list(range(len(rows)))
-    random.shuffle(order)
-    again = holdout_by([values[i] for i in order], labels[order], share=share)
-    assert again.tolist() == held[order].tolist()
-
-
-def test_holdout_by_represents_each_label() -> None:
-    values = [f"template {i % 20}" for i in range(400)]
-    labels = np.arange(400) // 20 % 4
-    held = holdout_by(values, labels, share=0.3)
-    assert 0.2 <= held.mean() <= 0.4
-    for label in range(4):
-        assert 0 < held[labels == label].sum() < 100
-    # A label that stands in two values only has one of them held out.
-    labels = np.where(np.isin(values, ["template 3", "template 4"]), 3, 0)
-    held = holdout_by(values, labels, share=0.3)
-    assert held[labels == 3].sum() == 20
-
-
-def test_holdout_by_one_value_is_an_error() -> None:
-    with pytest.raises(InputError, match="has 1 value"):
-        holdout_by(["a"] * 4, np.array([0, 0, 3, 3]))
 
 
 def test_check_knows_joined_groups() -> None:

@@ -49,6 +49,9 @@ def rank(
     strata: Annotated[
         str | None, typer.Option(help="Column of the data by whose values the held-out AUROC is also given.")
     ] = "kind",
+    judge_on: Annotated[
+        Path | None, typer.Option(help="Another recording of the same SAEs, on whose items the choice is judged too.")
+    ] = None,
     display_only: Annotated[bool, typer.Option("--display-only", help="Show a saved ranking; rank nothing.")] = False,
     display_top: Annotated[int, typer.Option(help="How many features to print.")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
@@ -88,6 +91,7 @@ def rank(
         without_dense=without_dense,
         holdout_by=holdout_by,
         strata=strata,
+        judge_on=judge_on,
     )
     print_ranking(ranking, top=display_top, families=families, as_json=as_json)
     note(f"Written to {out}.")

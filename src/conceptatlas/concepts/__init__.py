@@ -6,6 +6,7 @@ import importlib
 from typing import Any
 
 from conceptatlas.concepts.builtin import TRAITS, builtin_path, builtin_sets, trait_description, trait_rubric
+from conceptatlas.concepts.holdout import data_column, holdout_by, holdout_of, whole_units
 from conceptatlas.concepts.loading import load_concept
 from conceptatlas.concepts.model import (
     GRADES,
@@ -13,7 +14,6 @@ from conceptatlas.concepts.model import (
     Concept,
     build_concept,
     group_near_duplicates,
-    holdout_by,
     holdout_mask,
     split_hash_of,
 )
@@ -39,12 +39,15 @@ __all__ = [
     "builtin_path",
     "builtin_sets",
     "group_near_duplicates",
+    "data_column",
     "holdout_by",
     "holdout_mask",
+    "holdout_of",
     "load_concept",
     "split_hash_of",
     "trait_description",
     "trait_rubric",
+    "whole_units",
     *_LAZY,
 ]
 

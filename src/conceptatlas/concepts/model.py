@@ -168,58 +168,6 @@ def group_near_duplicates(concept: Concept) -> tuple[Concept, NearGroups]:
     return replace(concept, items=items), found
 
 
-def holdout_by(
-    values: Sequence[object], labels: npt.NDArray[np.integer], *, share: float = 0.3
-) -> npt.NDArray[np.bool_]:
-    """Hold out whole values of a column (templates, sources, acts): how far a finding carries beyond those it was found on.
-
-    Values come in the order of a stable hash of their text, and are held out until about ``share`` of each label's items
-    are: a value is taken where it brings the counts of the labels nearer to that (in squared distance, each label
-    weighted by its size); where a label is still without a hold-out item, the first value that has one without taking
-    the label's last discovery item is taken too. So the split hangs on the values and labels only, not on a seed or
-    the order of the items.
-
-    Args:
-        values: The column, [N]; None and "" are a value like any other.
-        labels: Grades, [N].
-        share: The share to hold out, above 0 and below 1.
-
-    Returns:
-        Which items are hold-out, bool [N].
-
-    Raises:
-        InputError: The column has one value only, or nothing can be held out.
-    """
-    names = ["" if value is None else str(value) for value in values]
-    order = sorted(set(names), key=lambda name: (split_hash_of(f"by:{name}"), name))
-    if len(order) < 2:
-        raise InputError(f"The column to hold out by has {len(order)} value; it takes two or more, so name another.")
-    place = {name: i for i, name in enumerate(order)}
-    number = np.array([place[name] for name in names])
-    grade = np.unique(labels, return_inverse=True)[1]
-    counts = np.zeros((len(order), int(grade.max()) + 1))
-    np.add.at(counts, (number, grade), 1)
-    total = counts.sum(axis=0)
-    taken, held = np.zeros(len(order), dtype=bool), np.zeros(len(total))
-
-    def miss(of: npt.NDArray[np.float64]) -> float:
-        return float((((of - share * total) ** 2) / total).sum())
-
-    for number_of, count in enumerate(counts):
-        if miss(held + count) < miss(held) and (held + count < total).any():
-            taken[number_of], held = True, held + count
-    for label in np.flatnonzero(held == 0):
-        for value in np.flatnonzero(~taken & (counts[:, label] > 0)):
-            leaves_all = ((held + counts[value] < total) | (held == total)).all()
-            if leaves_all:
-                taken[value], held = True, held + counts[value]
-                break
-    if not taken.any():
-        raise InputError("No value of the column to hold out by can be held out; each holds most items of a label.")
-    found: npt.NDArray[np.bool_] = taken[number]
-    return found
-
-
 def holdout_mask(
     labels: npt.NDArray[np.integer],
     split_hash: npt.NDArray[np.uint64],

@@ -24,6 +24,7 @@ BASELINES_FILE = "baselines.json"
 FAMILIES_FILE = "families.json"
 NULL_FILE = "null.json"
 COMPARISONS_FILE = "comparisons.json"
+STRATA_FILE = "strata.json"
 
 SHOWN = (
     "rank", "layer", "average_l0", "feature_id", "interpretability_score", "pearson_corr", "auroc", "auroc_holdout",
@@ -43,6 +44,7 @@ class Ranking:
         families: Groups of ranked features that say the same thing, best first; empty where not asked for.
         null: The null: ``pearson_95`` (95th percentile of the best correlation under permutation), ``by_sae``, …
         comparisons: The best feature against each baseline, paired on the hold-out; see ``comparisons.json``.
+        strata: The hold-out AUROC by the values of a column; see ``strata.json``. Empty where there is no such column.
         facts: What ``run.json`` says besides times and versions.
         path: The folder, where it was written or read.
     """
@@ -54,6 +56,7 @@ class Ranking:
     families: list[dict[str, Any]] = field(default_factory=list)
     null: dict[str, Any] = field(default_factory=dict)
     comparisons: list[dict[str, Any]] = field(default_factory=list)
+    strata: dict[str, Any] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     path: Path | None = None
 
@@ -90,6 +93,7 @@ class Ranking:
             families=read_json(folder / FAMILIES_FILE),
             null=read_json(folder / NULL_FILE),
             comparisons=read_json(folder / COMPARISONS_FILE)["comparisons"],
+            strata=read_json(folder / STRATA_FILE),
             facts=facts,
             path=folder,
         )
@@ -109,6 +113,7 @@ class Ranking:
         write_json(folder / FAMILIES_FILE, self.families)
         write_json(folder / NULL_FILE, self.null)
         write_json(folder / COMPARISONS_FILE, {"comparisons": self.comparisons})
+        write_json(folder / STRATA_FILE, self.strata)
         facts = dict(self.facts)
         write_run(folder, command="rank", options=facts.pop("options", {}), **facts)
         self.path = folder

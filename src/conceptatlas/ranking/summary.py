@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from conceptatlas.ranking.strata import same_stratum, worst_stratum
+
 if TYPE_CHECKING:
     from conceptatlas.ranking.result import Ranking
 
@@ -20,7 +22,7 @@ FEW_GROUPS = 10
 # A feature that comes back in fewer re-splits than this is called unstable.
 UNSTABLE = 0.5
 
-Kind = Literal["chance", "best", "baselines", "set", "filters", "caution"]
+Kind = Literal["chance", "best", "baselines", "strata", "judged", "set", "filters", "caution"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ def summarise(ranking: Ranking) -> list[Sentence]:
     best = rising(ranking.features.row(0, named=True))
     out = [_chance(ranking), _best(ranking, best)]
     out += _baselines(ranking)
+    out += _strata(ranking, best)
+    out += _judged(ranking, best)
     out += _filters(ranking, best)
     out += [Sentence("caution", text) for text in _cautions(ranking, best)]
     return _without_claims(out) if exceeds_chance(ranking) is False else out
@@ -137,6 +141,8 @@ def _best(ranking: Ranking, best: Mapping[str, Any]) -> Sentence:
     text = f"{named} tells grade {high} from grade {low} with AUROC {best['auroc_holdout']:.3f}"
     text += _interval(best["auroc_holdout_low"], best["auroc_holdout_high"])
     text += f" on {_held_items(ranking)} that had no part in choosing it"
+    if by := ranking.facts["options"].get("holdout_by"):
+        text += f" (whole values of {by} were held out)"
     if best["concordance_holdout"] is not None and len(ranking.facts["holdout_items"]) > 2:
         text += f"; over all grades its concordance is {best['concordance_holdout']:.3f}"
         text += _interval(best["concordance_holdout_low"], best["concordance_holdout_high"])
@@ -173,6 +179,56 @@ def _baselines(ranking: Ranking) -> list[Sentence]:
     reasons = {entry["why_not"] for entry in ranking.baselines if not entry.get("comparable", True)}
     out += [Sentence("caution", f"Some baselines are compared with nothing: {reason}.") for reason in sorted(reasons)]
     return out
+
+
+def _strata(ranking: Ranking, best: Mapping[str, Any]) -> list[Sentence]:
+    """Say which kind of low item the best feature is told from least well, and how the strongest baseline fares there."""
+    named = {"slug": best["slug"], "feature_id": best["feature_id"]}
+    worst = worst_stratum(ranking.strata, **named)
+    if worst is None:
+        return []
+    values = sum(
+        row["comparison"] == "against" and all(row.get(key) == value for key, value in named.items())
+        for row in ranking.strata["rows"]
+    )
+    low, high = worst["grades"]
+    text = (
+        f"Against the items of grade {low} by {ranking.strata['column']}, it does least well where that is "
+        f"“{worst['value']}”: AUROC {worst['auroc']:.3f}{_interval(worst['low'], worst['high'])} on the "
+        f"{worst['n_high']} held-out items of grade {high} against {worst['n_low']} such ones"
+    )
+    text += f", the lowest of {values} values" if values > 1 else ""
+    for entry in ranking.comparisons:
+        if not entry["strongest"]:
+            continue
+        rival = same_stratum(ranking.strata, worst, name=entry["name"], site=entry["site"] or "")
+        if rival is not None and rival["auroc"] is not None:
+            text += f"; {entry['name']} reaches {rival['auroc']:.3f}{_interval(rival['low'], rival['high'])} there"
+    return [Sentence("strata", text + ".")]
+
+
+def _judged(ranking: Ranking, best: Mapping[str, Any]) -> list[Sentence]:
+    """Say how the best feature does on the other data set, and how the strongest baseline does there."""
+    facts = ranking.facts.get("judged")
+    if not facts or best["auroc_judged"] is None:
+        return []
+    low, high = ranking.facts["grades"]
+    shared = facts["shared_texts"]
+    part = f"of which {shared} texts stand among those that chose it" if shared else "of which no text had a part in it"
+    text = (
+        f"Judged on another data set, {facts['concept']} (data hash {facts['data_hash'][:8]}), {part}: AUROC "
+        f"{best['auroc_judged']:.3f}{_interval(best['auroc_judged_low'], best['auroc_judged_high'])} for grade {high} "
+        f"({facts['items'].get(str(high), 0)} items) against grade {low} ({facts['items'].get(str(low), 0)})"
+    )
+    if best["concordance_judged"] is not None and len(facts["items"]) > 2:
+        text += f"; concordance over all grades {best['concordance_judged']:.3f}"
+        text += _interval(best["concordance_judged_low"], best["concordance_judged_high"])
+    strongest = {(entry["name"], entry["site"] or "") for entry in ranking.comparisons if entry["strongest"]}
+    for entry in ranking.baselines:
+        if (entry["name"], entry["site"]) in strongest and entry.get("auroc_judged") is not None:
+            text += f"; {entry['name']}, fitted where it was chosen, {entry['auroc_judged']:.3f}"
+            text += _interval(entry["auroc_judged_low"], entry["auroc_judged_high"])
+    return [Sentence("judged", text + ".")]
 
 
 def _filters(ranking: Ranking, best: Mapping[str, Any]) -> list[Sentence]:

@@ -19,7 +19,7 @@ import polars as pl
 from conceptatlas.base.errors import InputError
 from conceptatlas.base.files import read_json
 from conceptatlas.base.provenance import RUN_FILE
-from conceptatlas.concepts import holdout_mask
+from conceptatlas.concepts import holdout_of
 from conceptatlas.evidence import FeatureRef, ItemTexts, column_of_rows, features_of_ranking, item_bounds
 from conceptatlas.recording import Recording
 
@@ -159,12 +159,8 @@ class Study:
     @cached_property
     def holdout(self) -> npt.NDArray[np.bool_]:
         """Which items the ranking held out, bool [N]."""
-        return holdout_mask(
-            self.labels,
-            self.items["split_hash"].to_numpy(),
-            split=self.items["split"].to_list() if "split" in self.items.columns else None,
-            share=self.holdout_share,
-        )
+        by = self.run("rank").get("options", {}).get("holdout_by")
+        return holdout_of(self.items, share=self.holdout_share, by=by)
 
     @cached_property
     def texts(self) -> ItemTexts:
