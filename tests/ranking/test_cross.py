@@ -14,8 +14,8 @@ from conceptatlas.base.errors import InputError
 from conceptatlas.concepts import holdout_of
 from conceptatlas.ranking import Ranking
 from conceptatlas.ranking.cross import specificity
-from conceptatlas.ranking.interval import Interval
 from conceptatlas.recording import Recording
+from conceptatlas.statistics import Interval
 from tests.helpers.cli import invoke
 from tests.helpers.recordings import write_synthetic_recording
 from tests.ranking.test_rank import pooled

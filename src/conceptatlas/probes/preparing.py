@@ -134,6 +134,9 @@ def common_keys(rec: Recording, options: PrepareOptions, samples: Samples, y: np
         "meta_model": np.array(manifest.subject.id),
         "meta_model_location": np.array(manifest.subject.location or manifest.subject.id),
         "meta_sae_specs": np.array([str(spec) for spec in manifest.request.get("saes", [])], dtype=np.str_),
+        "meta_sae_references": np.array(
+            [sae.reference.model_dump_json() for sae in manifest.saes if sae.reference is not None], dtype=np.str_
+        ),
         "meta_model_revision": np.array(manifest.subject.revision or ""),
         "meta_model_dtype": np.array(manifest.subject.dtype),
         "meta_fragments": np.array(manifest.options.fragments),

@@ -2,10 +2,10 @@
 
 from conceptatlas.ranking.compare import compare_rankings
 from conceptatlas.ranking.cross import CrossConcepts, cross_concepts
-from conceptatlas.ranking.interval import auroc_interval
 from conceptatlas.ranking.options import RankOptions
 from conceptatlas.ranking.result import Ranking, best_baselines
 from conceptatlas.ranking.run import rank
+from conceptatlas.statistics import auroc_interval
 
 __all__ = [
     "CrossConcepts",

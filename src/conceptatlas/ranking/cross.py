@@ -19,12 +19,11 @@ from conceptatlas.base.errors import InputError
 from conceptatlas.base.files import atomic_file, ensure_folder, write_json
 from conceptatlas.base.provenance import write_run
 from conceptatlas.concepts import holdout_of
-from conceptatlas.ranking.interval import Interval
 from conceptatlas.ranking.joined import check_same
 from conceptatlas.ranking.result import Ranking
 from conceptatlas.ranking.search import Source
 from conceptatlas.recording import Recording
-from conceptatlas.statistics import auroc_interval, holm
+from conceptatlas.statistics import Interval, auroc_interval, holm
 
 CROSS_JSON = "cross_concepts.json"
 CROSS_CSV = "cross_concepts.csv"

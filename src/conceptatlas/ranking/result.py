@@ -136,16 +136,30 @@ class Ranking:
 
     def head_line(self) -> str:
         """Return what was searched, on which items, in one sentence: searched, fired, tested, passed."""
-        facts, counts = self.facts, self.facts["counts"]
-        chosen = " (chosen by cross-validation)" if facts.get("pool_chosen") else ""
-        pool = str(facts["pool"])
-        pool += " without attention sinks" if facts["options"].get("without_sinks") else ""
+        facts = self.facts
+        counts = ", ".join(f"{count:,} {words}" for count, words in self.counted())
         return (
-            f"{facts['concept']}: {counts['searched']:,} features of {facts['n_saes']} SAEs searched, {counts['fired']:,} "
-            f"fire somewhere, {counts['fired_where_scored']:,} in the rows scored (pooled by {pool}{chosen}), "
-            f"{counts['tested']:,} tested, {counts['passed']:,} pass the filters; {facts['n_discovery']} items for discovery, "
+            f"{facts['concept']}: {facts['n_saes']} SAEs, {counts}; {facts['n_discovery']} items for discovery, "
             f"{facts['n_holdout']} held out."
         )
+
+    def counted(self) -> list[tuple[int, str]]:
+        """Return the features searched, firing, tested, beyond chance and passing: (count, words), the same everywhere."""
+        facts, counts = self.facts, self.facts["counts"]
+        chosen = ", chosen by cross-validation" if facts.get("pool_chosen") else ""
+        pool = str(facts["pool"])
+        pool += " without attention sinks" if facts["options"].get("without_sinks") else ""
+        words = {
+            "searched": "features searched",
+            "fired": "fire somewhere",
+            "fired_where_scored": f"fire in the rows scored ({pool}{chosen})",
+            "tested": "tested (active on enough items)",
+            "beyond_chance": "exceed chance",
+            "passed": "pass the classic filters",
+        }
+        if not self.null.get("permutations"):
+            del words["beyond_chance"]
+        return [(int(counts[name]), said) for name, said in words.items()]
 
     def explore(self, *, port: int = 0) -> Any:
         """Open the explorer on this (saved) ranking, served from this process; returns it, with ``url`` and ``stop``."""

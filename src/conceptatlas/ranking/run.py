@@ -19,18 +19,18 @@ from conceptatlas.concepts import data_column
 from conceptatlas.ranking.baselines import Baseline, Contest
 from conceptatlas.ranking.columns import POOLS, ItemColumns
 from conceptatlas.ranking.design import Design
+from conceptatlas.ranking.every_baseline import all_baselines
 from conceptatlas.ranking.examples import feature_examples
 from conceptatlas.ranking.families import decoder_cosines, describe, group, within_grade_correlation
 from conceptatlas.ranking.joined import check_same
 from conceptatlas.ranking.judged import Judge, with_judged
-from conceptatlas.ranking.null import permute
+from conceptatlas.ranking.null import benjamini_hochberg, permute
 from conceptatlas.ranking.options import AUTO, DEFAULT_STRATA, RankOptions
 from conceptatlas.ranking.pooling import cross_validated
 from conceptatlas.ranking.result import Ranking
 from conceptatlas.ranking.scoring import score_columns
 from conceptatlas.ranking.search import DENSE, Found, Source, gather, search, table_order
 from conceptatlas.ranking.sinks import sink_notes
-from conceptatlas.ranking.sparse_probes import all_baselines
 from conceptatlas.ranking.stability import RIVALS, rivals, stability
 from conceptatlas.ranking.strata import strata
 from conceptatlas.ranking.summary import SIGNIFICANT
@@ -38,7 +38,6 @@ from conceptatlas.ranking.tables import (
     Chance,
     all_features,
     holdout_figures,
-    q_values,
     ranked_features,
 )
 from conceptatlas.recording import RecordedSAE, Recording
@@ -131,7 +130,7 @@ class _Run:
         self.stratum_values = strata_column(recording.items, options.strata)
         self.options = options
         self.design = Design.of_items(recording.items, share=options.holdout, by=options.holdout_by)
-        self.warnings = self.design.warnings()
+        self.warnings = [*recording.manifest.warnings, *self.design.warnings()]
         self.seconds: dict[str, float] = {}
 
     def ranking(self) -> Ranking:
@@ -139,7 +138,7 @@ class _Run:
         with self._timed("search"):
             source, found, chance = self._search()
         with self._timed("tables"):
-            self.q_value = q_values(found.p_value, found.table["n_active"])
+            self.q_value = benjamini_hochberg(found.p_value)
             ranked, columns, lines = self._table(source, found, self._lines(found), chance)
             everything = all_features(found, self.recording.saes, chance, self.q_value)
         families: list[dict[str, Any]] = []
@@ -282,7 +281,7 @@ class _Run:
         inside, best = self.design.discovery, ranked.head(IN_FAMILIES)
         scores = columns.select(np.arange(best.height)).dense(self.design.n_items)[inside]
         alike = within_grade_correlation(scores, self.design.labels[inside])
-        cosine, notes = decoder_cosines(best, self.recording.saes)
+        cosine, notes = decoder_cosines(best, self.recording)
         self.warnings += notes
         families = group(alike, cosine)
         return ranked.with_columns(_filled("family", families.family, ranked.height)), describe(best, families)
@@ -302,9 +301,9 @@ class _Run:
         if not self.options.baselines:
             return []
         with self._timed("baselines"):
-            found, notes = all_baselines(source, Contest(self.design, self.options.seed), self.options)
-        self.warnings += notes
-        return found
+            found = all_baselines(source, Contest(self.design, self.options.seed), self.options)
+        self.warnings += found.notes
+        return found.entries
 
     def _null_facts(self, chance: Chance) -> dict[str, Any]:
         return {
@@ -313,6 +312,7 @@ class _Run:
             "n_units": None if self.permutations is None else self.permutations.n_units,
             "direction": self.options.direction,
             "pools": self.pools,
+            "least_p": None if self.permutations is None else self.permutations.least_p,
             "pearson_95": chance.line(chance.best) if chance.count else None,
             "by_sae": {
                 sae.slug: chance.line(best) for sae, best in zip(self.recording.saes, chance.by_sae, strict=True)

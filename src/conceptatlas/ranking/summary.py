@@ -67,7 +67,16 @@ def summarise(ranking: Ranking) -> list[Sentence]:
     out += _judged(ranking, best)
     out += _filters(ranking, best)
     out += [Sentence("caution", text) for text in _cautions(ranking, best)]
-    return out
+    return _without_claims(out) if exceeds_chance(ranking) is False else out
+
+
+def _without_claims(sentences: list[Sentence]) -> list[Sentence]:
+    """Return a summary in which nothing is claimed of the best feature: it stands first by chance."""
+    kept = [sentence for sentence in sentences if sentence.kind in ("chance", "caution")]
+    kept.insert(
+        1, Sentence("best", "The table shows the features that come first all the same; none of them is a finding.")
+    )
+    return kept
 
 
 def exceeds_chance(ranking: Ranking) -> bool | None:
@@ -81,6 +90,13 @@ def exceeds_chance(ranking: Ranking) -> bool | None:
 def shuffles(p_value: float, permutations: int) -> str:
     """Return a permutation p-value as what was counted: ``0 of 1,000 shuffles``."""
     return f"{round(p_value * (1 + permutations)) - 1:,} of {permutations:,} shuffles"
+
+
+def failed(fails: str | None) -> list[str]:
+    """Return the classic filters that a feature does not pass, by name: its column ``fails`` in short."""
+    names = {"means": "monotonic", "tpr": "TPR", "fpr": "FPR"}
+    heads = [part.split(" ")[0] for part in (fails or "").split("; ") if part]
+    return [names.get(head, head) for head in heads]
 
 
 def _chance(ranking: Ranking) -> Sentence:
