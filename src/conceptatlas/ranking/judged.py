@@ -15,6 +15,7 @@ from conceptatlas.ranking.joined import JoinedSource, check_same, joined_design
 from conceptatlas.ranking.options import RankOptions
 from conceptatlas.ranking.scoring import Figures, score_columns
 from conceptatlas.ranking.search import Source
+from conceptatlas.ranking.summary import FEW_GROUPS
 from conceptatlas.ranking.tables import JUDGED_COLUMNS, holdout_figures
 from conceptatlas.recording import Recording
 
@@ -79,6 +80,14 @@ class Judge:
         missing = [str(grade) for grade in (self.design.low, self.design.high) if not (labels == grade).any()]
         if missing:
             out.append(f"The data set judged on has no item of grade {' and '.join(missing)}: its auroc is empty.")
+            return out
+        groups = self.design.holdout_groups()
+        grades = (self.design.low, self.design.high)
+        few = [f"{groups[str(grade)]} of grade {grade}" for grade in grades if groups[str(grade)] < FEW_GROUPS]
+        if few:
+            out.append(
+                f"The data set judged on has only {' and '.join(few)} (independent groups): no figure on it is firm."
+            )
         return out
 
 
