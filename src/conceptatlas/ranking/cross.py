@@ -160,9 +160,9 @@ def specificity(own: Interval, others: Mapping[str, Interval]) -> tuple[str, Int
     """
     differences = {
         name: (
-            own.auroc - other.auroc,
-            own.auroc - other.auroc - math.hypot(own.auroc - own.low, other.high - other.auroc),
-            own.auroc - other.auroc + math.hypot(own.high - own.auroc, other.auroc - other.low),
+            own.estimate - other.auroc,
+            own.estimate - other.auroc - math.hypot(own.estimate - own.low, other.high - other.auroc),
+            own.estimate - other.auroc + math.hypot(own.high - own.estimate, other.auroc - other.low),
         )
         for name, other in others.items()
     }

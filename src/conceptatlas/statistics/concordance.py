@@ -30,8 +30,7 @@ def concordance(
     Returns:
         The concordance and its bounds; NaN where all items have one grade.
     """
-    scores = np.asarray(scores, dtype=np.float64)
-    right, pairs = concordant_pairs(scores, grades)
+    right, pairs = concordant_pairs(np.asarray(scores, dtype=np.float64), grades)
     if not pairs.sum():
         return Interval(np.nan, np.nan, np.nan)
     estimate = float(right.sum() / pairs.sum())

@@ -38,17 +38,17 @@ class Exchange:
     @classmethod
     def of(cls, labels: npt.NDArray[np.integer[Any]], groups: npt.NDArray[np.integer[Any]]) -> Exchange:
         """Find the units of items with ``labels`` [n] in ``groups`` [n]."""
-        known, group = np.unique(groups, return_inverse=True)
-        labels = labels.astype(np.int64)
+        known, inverse = np.unique(groups, return_inverse=True)
+        group, grades = inverse.astype(np.int64), labels.astype(np.int64)
         sizes = np.bincount(group, minlength=len(known))
         low, high = np.full(len(known), np.iinfo(np.int64).max), np.full(len(known), np.iinfo(np.int64).min)
-        np.minimum.at(low, group, labels)
-        np.maximum.at(high, group, labels)
+        np.minimum.at(low, group, grades)
+        np.maximum.at(high, group, grades)
         mixed = low != high
         if len(known) and (sizes == 2).all() and mixed.all():
-            return cls(labels, group, np.arange(len(known)), "pairs")
+            return cls(grades, group, np.arange(len(known)), "pairs")
         unit = "groups and the items within them" if mixed.any() else "groups"
-        return cls(labels, group, sizes.astype(np.int64), "items" if (sizes == 1).all() else unit)
+        return cls(grades, group, sizes.astype(np.int64), "items" if (sizes == 1).all() else unit)
 
     @cached_property
     def sizes(self) -> npt.NDArray[np.int64]:
