@@ -243,11 +243,14 @@ def test_a_baseline_that_is_not_comparable_is_greyed_and_compared_with_nothing(s
     path.write_text(json.dumps({"baselines": found}))
     text, page = page_of(tmp_path / "s", tmp_path)
     assert "Not comparable: the rows of max were not kept" in page.text
-    part = re.search(r'id="ranked".*?</section>', text, re.DOTALL).group()
-    assert "0.012" not in part
-    assert 'class="pin apart' in text
-    assert "logistic probe" not in Page(re.search(r'id="emergence".*?</section>', text, re.DOTALL).group(0)[15:]).text
-    assert "0.012" not in invoke("show", tmp_path / "s/rank").stdout.split("Features")[0]
+    row = Page(re.search(r'<tr class="pin apart.*?</tr>', text, re.DOTALL).group()).text
+    assert row.startswith("·logistic probe")
+    assert "0." not in row
+    emergence = re.search(r'<section class="part" id="emergence".*?</section>', text, re.DOTALL).group()
+    assert "difference of means" in emergence
+    assert "logistic probe" not in emergence
+    line = next(line for line in invoke("show", tmp_path / "s/rank").stdout.splitlines() if "not comparable" in line)
+    assert "0." not in line
 
 
 def test_where_only_final_rows_were_kept_it_says_so(final_study: Path, tmp_path: Path) -> None:

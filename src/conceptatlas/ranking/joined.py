@@ -13,6 +13,7 @@ import polars as pl
 from conceptatlas.base.errors import InputError
 from conceptatlas.ranking.columns import ItemColumns
 from conceptatlas.ranking.design import Design
+from conceptatlas.ranking.hidden import Pooled
 from conceptatlas.ranking.search import Chunk, Source, stack
 from conceptatlas.recording import RecordedSAE, Recording
 
@@ -101,9 +102,10 @@ class JoinedRecording:
         """Return the hidden states of a site at every row, float32 [T, D], where both recordings kept them."""
         return self.rows_of(*(rec.hidden(site) for rec, _ in self._parts))
 
-    def hidden_final(self, site: str) -> npt.NDArray[np.float32]:
-        """Return the hidden states of a site at each item's final row, float32 [N, D]."""
-        return np.concatenate([np.asarray(rec.hidden_final(site))[of] for rec, of in self._parts])
+    @property
+    def keeps_all_rows(self) -> bool:
+        """Whether both kept features at every row."""
+        return all(rec.keeps_all_rows for rec, _ in self._parts)
 
     def keeps_pooled(self, site: str, how: str) -> bool:
         """Whether both recordings can give ``hidden_pooled`` of a site."""
@@ -129,6 +131,7 @@ class JoinedSource:
         # The place of each item of the first, -1 where it is not among the chosen.
         self._place = np.full(first.recording.n_items, -1, dtype=np.int32)
         self._place[inside] = np.arange(len(inside))
+        self._inside = inside
         self._offset = len(inside)
         number_of = {sae.slug: number for number, sae in enumerate(second.recording.saes)}
         self._number = [number_of[sae.slug] for sae in first.recording.saes]
@@ -147,6 +150,15 @@ class JoinedSource:
         order = np.argsort(feature, kind="stable")
         values = np.concatenate([one.values, two.values])
         return ItemColumns(one.indptr + two.indptr, items[order].astype(np.int32), values[order])
+
+    def pooled_states(self, site: str) -> Pooled | str:
+        """Return the hidden states of a site on all items, pooled as the features are, or why they cannot be."""
+        one, two = self._first.pooled_states(site), self._second.pooled_states(site)
+        if isinstance(one, str) or isinstance(two, str):
+            return one if isinstance(one, str) else f"on the data set judged on, {two}"
+        if (one.rows is None) != (two.rows is None):
+            return "one of the two recordings has hidden states at all rows, the other pooled ones; record both alike"
+        return one.only(self._inside).followed_by(two)
 
     def gather(self, saes: npt.NDArray[np.integer], features: npt.NDArray[np.integer]) -> ItemColumns:
         """Return the scores of chosen features: (number of the SAE, index) pairs, in the order given."""

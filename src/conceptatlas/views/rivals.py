@@ -27,6 +27,7 @@ class Rival:
         comparable: Whether it was computed on the rows that the features were computed on.
         why_not: Where it is not comparable: why.
         k: Features used, for k-sparse probes.
+        draws: For a random control: of how many draws this is the middle one, and their range; empty for others.
     """
 
     kind: str
@@ -43,6 +44,7 @@ class Rival:
     concordance_high: float | None = None
     comparable: bool = True
     why_not: str = ""
+    draws: str = ""
 
 
 def _number(value: Any) -> float | None:
@@ -82,7 +84,16 @@ def _rival(entry: Mapping[str, Any]) -> Rival:
         concordance_high=_number(entry.get("concordance_high")),
         comparable=bool(entry.get("comparable", True)),
         why_not=str(entry.get("why_not") or ""),
+        draws=_draws(entry),
     )
+
+
+def _draws(entry: Mapping[str, Any]) -> str:
+    if not entry.get("draws"):
+        return ""
+    least, most = _number(entry.get("draws_min")), _number(entry.get("draws_max"))
+    between = "" if least is None or most is None else f", {least:.2f}–{most:.2f}"
+    return f"median of {entry['draws']} draws{between}"
 
 
 def rivals_of(study: Study) -> list[Rival]:
