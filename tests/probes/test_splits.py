@@ -76,3 +76,16 @@ def test_too_few_items_for_the_folds():
         cross_validation_folds(labels, np.arange(12), n_folds=5, seed=0)
     with pytest.raises(InputError, match=r"needs at least 2 folds, and 1 was given"):
         cross_validation_folds(labels, np.arange(12), n_folds=1, seed=0)
+
+
+def test_a_probe_tests_on_whole_values_of_a_column(tmp_path):
+    import conceptatlas as ca
+    from tests.ranking.test_strata import kinds
+
+    rec = kinds(tmp_path / "rec")
+    data = ca.prepare_probe(rec, tmp_path / "x.npz", strategy="hidden-to-concept", layers=0, holdout_by="source")
+    source = rec.items["source"].to_numpy()
+    assert not set(source[data.test_index]) & set(source[data.train_index])
+    assert len(data.test_index) == 80
+    by_group = ca.prepare_probe(rec, tmp_path / "y.npz", strategy="hidden-to-concept", layers=0)
+    assert set(source[by_group.test_index]) & set(source[by_group.train_index])

@@ -160,9 +160,9 @@ def specificity(own: Interval, others: Mapping[str, Interval]) -> tuple[str, Int
     """
     differences = {
         name: (
-            own.estimate - other.auroc,
-            own.estimate - other.auroc - math.hypot(own.estimate - own.low, other.high - other.auroc),
-            own.estimate - other.auroc + math.hypot(own.high - own.estimate, other.auroc - other.low),
+            own.estimate - other.estimate,
+            own.estimate - other.estimate - math.hypot(own.estimate - own.low, other.high - other.estimate),
+            own.estimate - other.estimate + math.hypot(own.high - own.estimate, other.estimate - other.low),
         )
         for name, other in others.items()
     }
@@ -220,7 +220,7 @@ class _Side:
         )
         scores = columns.dense(self.rec.n_items)[self.items]
         signs = [-1 if row["direction"] == "down" else 1 for row in rows]
-        return [Interval(*auroc_interval(s * scores[:, k], self.is_high, self.groups)) for k, s in enumerate(signs)]
+        return [auroc_interval(s * scores[:, k], self.is_high, self.groups) for k, s in enumerate(signs)]
 
 
 def _feature(concept: str, row: Mapping[str, Any], found: Mapping[str, Interval]) -> dict[str, Any]:
@@ -232,7 +232,7 @@ def _feature(concept: str, row: Mapping[str, Any], found: Mapping[str, Interval]
         **{name: row[name] for name in kept},
         **dict(zip(("auroc", "auroc_low", "auroc_high"), map(float, own), strict=True)),
         "best_other": nearest,
-        "auroc_other": float(found[nearest].auroc),
+        "auroc_other": float(found[nearest].estimate),
         **dict(zip(("specificity", "specificity_low", "specificity_high"), map(float, difference), strict=True)),
     }
 
