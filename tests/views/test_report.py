@@ -310,8 +310,7 @@ def test_a_report_needs_no_model(study: Path, tmp_path: Path) -> None:
 
 def test_a_feature_set_is_shown_with_its_gap_and_its_path(study: Path, tmp_path: Path) -> None:
     shutil.copytree(study, tmp_path / "s")
-    for name in ("sets.json", "efficiency.json"):
-        (tmp_path / "s/rank" / name).unlink(missing_ok=True)
+    (tmp_path / "s/rank/sets.json").write_text("{}")
     assert "set" not in page_of(tmp_path / "s", tmp_path)[1].ids()
     figures = {"auroc_holdout": 0.9376, "low": 0.85, "high": 0.98}
     name = {"slug": "blocks.2.hook_resid_post__l0_12", "sae_id": "<b>layer_2</b>", "layer": 2, "feature_id": 3}

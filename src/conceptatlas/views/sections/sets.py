@@ -37,8 +37,8 @@ def feature_set(study: Study) -> Section | None:
     against = found.get("against")
     lead = (
         f"{found['k']} feature{'s' if found['k'] != 1 else ''} of {found['n_candidates']} candidates, joined by a logistic "
-        f"regression, chosen on discovery ({WAYS.get(found['method'], found['method'])}; the smallest number within one standard "
-        f"error of the best). AUROC of grade {high} against grade {low}, on hold-out with intervals of 95%."
+        f"regression, chosen on discovery ({WAYS.get(found['method'], found['method'])}; the smallest number within one "
+        f"standard error of the best). AUROC of grade {high} against grade {low}, on hold-out with intervals of 95%."
         + _unproven(study)
     )
     steps = [
@@ -76,7 +76,8 @@ def efficiency(study: Study) -> Section | None:
         methods.setdefault(line["method"], {})[line["n_per_grade"]] = line
     return Section(
         title="With few labels",
-        lead=f"AUROC of grade {high} against grade {low} on the held-out items when so many discovery items of either grade are "
-        f"labelled: the median of {lines[0]['draws']} random draws, and their least and greatest. Every draw chooses anew.",
+        lead=f"AUROC of grade {high} against grade {low} on the held-out items when so many discovery items of either grade "
+        f"are labelled: the median of {lines[0]['draws']} random draws, with their least and greatest. Every draw chooses "
+        "anew.",
         body=render("efficiency.html", sizes=sizes, methods=methods),
     )
