@@ -150,6 +150,25 @@ def test_joined_scores_are_those_of_both(two):
     assert joined.recording.items.height == len(inside) + second.n_items
 
 
+def test_little_or_no_data_to_judge_on_is_said(two, tmp_path):
+    first, _ = two
+    little = written(tmp_path / "little", cue=False, n=20, seed=5)
+    said = ca.rank(first, judge_on=little, baselines=False, **QUICK).facts["warnings"]
+    assert "only 5 of grade 0 and 5 of grade 3 (independent groups): no figure on it is firm." in " ".join(said)
+    rng = np.random.default_rng(0)
+    x = np.maximum(rng.normal(0, 1, (12, 10)), 0).astype(np.float32)
+    saes = {"s": {"site": SITE, "layer": 0}, "t": {"site": "blocks.1.hook_resid_post", "layer": 1}}
+    other = write_synthetic_recording(
+        tmp_path / "no3", {"s": x, "t": x}, [0, 1, 2] * 4, [1] * 12, saes=saes, texts=[f"only {i}" for i in range(12)],
+        hidden={SITE: np.zeros((12, 6))},
+    )  # fmt: skip
+    ranking = ca.rank(first, judge_on=other, baselines=False, **QUICK)
+    assert "The data set judged on has no item of grade 3: its auroc is empty." in ranking.facts["warnings"]
+    assert ranking.features["auroc_judged"].null_count() == ranking.features.height
+    assert ranking.features["concordance_judged"].null_count() == 0
+    assert not [s for s in ranking.summary() if s.kind == "judged"]
+
+
 def test_other_saes_are_refused(two, tmp_path):
     first, second = two
     missing = written(tmp_path / "missing", cue=False, order=("t",))

@@ -19,7 +19,8 @@ from conceptatlas.concepts import build_concept
 from conceptatlas.ranking.families import decoder_cosines
 from conceptatlas.recording import Recording
 from conceptatlas.saes import loading, resolve_saes
-from conceptatlas.saes.identity import SAEReference, find_by_specs, find_referenced, reference_of
+from conceptatlas.saes.identity import find_by_specs, find_referenced, reference_of
+from conceptatlas.saes.reference import SAEReference
 from conceptatlas.subjects import load_subject
 from tests.helpers.tiny_models import tiny_model
 from tests.helpers.tiny_saes import write_dictionary_learning, write_gemma_scope, write_saelens, write_sparsify

@@ -52,6 +52,9 @@ def rank(
     judge_on: Annotated[
         Path | None, typer.Option(help="Another recording of the same SAEs, on whose items the choice is judged too.")
     ] = None,
+    efficiency: Annotated[
+        bool, typer.Option("--efficiency", help="Also the label-efficiency curve: what few labelled items give.")
+    ] = False,
     display_only: Annotated[bool, typer.Option("--display-only", help="Show a saved ranking; rank nothing.")] = False,
     display_top: Annotated[int, typer.Option(help="How many features to print.")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
@@ -92,6 +95,7 @@ def rank(
         holdout_by=holdout_by,
         strata=strata,
         judge_on=judge_on,
+        efficiency=efficiency,
     )
     print_ranking(ranking, top=display_top, families=families, as_json=as_json)
     note(f"Written to {out}.")

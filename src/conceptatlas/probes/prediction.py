@@ -101,7 +101,8 @@ def _wanted_saes(probe: ProbeRun, model: str | LanguageSubject | None) -> tuple[
     meta = probe.metadata
     if "input_features" not in meta:
         return [], None
-    from conceptatlas.saes.identity import SAEReference, find_by_specs, find_referenced
+    from conceptatlas.saes.identity import find_by_specs, find_referenced
+    from conceptatlas.saes.reference import SAEReference
 
     subject = model if isinstance(model, str) else str(meta["model"])
     known = [SAEReference.model_validate_json(text) for text in meta.get("sae_references", ())]

@@ -75,8 +75,8 @@ class CrossConcepts:
             )
             if best["best_other"] is not None:
                 text += (
-                    f"; of the other concepts it follows {best['best_other']} most ({best['auroc_other']:.3f}): specificity "
-                    f"{best['specificity']:+.3f} (95% interval {best['specificity_low']:+.2f} to "
+                    f"; of the other concepts, {best['best_other']} comes nearest (AUROC {best['auroc_other']:.3f}): "
+                    f"specificity {best['specificity']:+.3f} (95% interval {best['specificity_low']:+.2f} to "
                     f"{best['specificity_high']:+.2f})"
                 )
             if concept["p_holm"] is not None:

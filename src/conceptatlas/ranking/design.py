@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ class Design:
         labels: Grades 0–3, int64 [N].
         holdout: bool [N].
         groups: Number of each item's group, int64 [N].
-        confounds: float64 [N, 2]: characters of the text, rows (tokens).
+        confounds: float64 [N, C]: characters of the text, rows (tokens), and what bag of words says of it.
         low: The lowest grade on discovery: 0 where there is one.
         high: The highest grade on discovery: 3 where there is one.
         units: Number of what a split must not tear, int64 [N]: the groups, or what hangs together through groups and the
@@ -95,6 +95,14 @@ class Design:
     def with_holdout(self, holdout: npt.NDArray[np.bool_]) -> Design:
         """Return the same items under another split."""
         return Design.build(self.labels, holdout, groups=self.groups, confounds=self.confounds, units=self.units)
+
+    def with_confound(self, values: npt.NDArray[np.float64]) -> Design:
+        """Return the same items with one more confound, [N]; where it is not known (NaN) it takes its mean on discovery."""
+        known = ~np.isnan(values)
+        if not (known & self.discovery).any():
+            return self
+        filled = np.where(known, values, values[known & self.discovery].mean())
+        return replace(self, confounds=np.column_stack([self.confounds, filled]))
 
     @property
     def discovery(self) -> npt.NDArray[np.bool_]:

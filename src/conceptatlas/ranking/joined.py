@@ -13,6 +13,7 @@ import polars as pl
 from conceptatlas.base.errors import InputError
 from conceptatlas.ranking.columns import ItemColumns
 from conceptatlas.ranking.design import Design
+from conceptatlas.ranking.hidden import Pooled
 from conceptatlas.ranking.search import Chunk, Source, stack
 from conceptatlas.recording import RecordedSAE, Recording
 
@@ -65,25 +66,46 @@ class JoinedRecording:
 
     Attributes:
         saes: The SAEs of the first.
+        manifest: The first's; its hidden states are those of all rows only where both kept these.
         items: ``text``, ``label`` and ``n_rows`` of the items of both.
         hidden_sites: Sites whose hidden states both kept.
     """
 
     def __init__(self, first: Recording, inside: npt.NDArray[np.int64], second: Recording) -> None:
-        self._parts: tuple[tuple[Any, Any], ...] = ((first, inside), (second, slice(None)))
+        """Join the items ``inside`` (ascending) of ``first`` with all items of ``second``."""
+        chosen = np.zeros(first.n_items, dtype=bool)
+        chosen[inside] = True
+        every = np.ones(second.n_items, dtype=bool)
+        self._parts: tuple[tuple[Any, npt.NDArray[np.bool_]], ...] = ((first, chosen), (second, every))
         self.path = first.path
-        self.manifest = first.manifest
         self.saes: list[RecordedSAE] = first.saes
         self.hidden_sites = [site for site in first.hidden_sites if site in second.hidden_sites]
+        kept = {first.manifest.options.hidden, second.manifest.options.hidden}
+        hidden = "all" if kept == {"all"} else "none" if "none" in kept else "final"
+        options = first.manifest.options.model_copy(update={"hidden": hidden})
+        self.manifest = first.manifest.model_copy(update={"options": options})
+        self.items = pl.concat([rec.items.filter(of).select("text", "label", "n_rows") for rec, of in self._parts])
+        self.n_items = self.items.height
+        self.n_rows = int(self.items["n_rows"].sum())
 
     @cached_property
-    def items(self) -> pl.DataFrame:
-        """``text``, ``label`` and ``n_rows`` of all items, in order."""
-        return pl.concat([rec.items[of].select("text", "label", "n_rows") for rec, of in self._parts])
+    def item_of_row(self) -> npt.NDArray[np.int32]:
+        """The item that each row belongs to, int32 [T]."""
+        return np.repeat(np.arange(self.n_items, dtype=np.int32), self.items["n_rows"].to_numpy())
 
-    def hidden_final(self, site: str) -> npt.NDArray[np.float32]:
-        """Return the hidden states of a site at each item's final row, float32 [N, D]."""
-        return np.concatenate([np.asarray(rec.hidden_final(site))[of] for rec, of in self._parts])
+    def rows_of(self, first: npt.NDArray[Any], second: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return what belongs to the rows, [T, …], from what belongs to the rows of each recording."""
+        parts = zip(self._parts, (first, second), strict=True)
+        return np.concatenate([np.asarray(values)[of[rec.item_of_row]] for (rec, of), values in parts])
+
+    def hidden(self, site: str) -> npt.NDArray[np.float32]:
+        """Return the hidden states of a site at every row, float32 [T, D], where both recordings kept them."""
+        return self.rows_of(*(rec.hidden(site) for rec, _ in self._parts))
+
+    @property
+    def keeps_all_rows(self) -> bool:
+        """Whether both kept features at every row."""
+        return all(rec.keeps_all_rows for rec, _ in self._parts)
 
     def keeps_pooled(self, site: str, how: str) -> bool:
         """Whether both recordings can give ``hidden_pooled`` of a site."""
@@ -101,10 +123,15 @@ class JoinedSource:
         self._first, self._second = first, second
         self.recording = JoinedRecording(first.recording, inside, second.recording)
         self.pool = first.pool
-        self.left_out = first.left_out
+        left_out = [
+            np.zeros(source.recording.n_rows, dtype=bool) if source.left_out is None else source.left_out
+            for source in (first, second)
+        ]
+        self.left_out = None if first.left_out is None else self.recording.rows_of(*left_out)
         # The place of each item of the first, -1 where it is not among the chosen.
         self._place = np.full(first.recording.n_items, -1, dtype=np.int32)
         self._place[inside] = np.arange(len(inside))
+        self._inside = inside
         self._offset = len(inside)
         number_of = {sae.slug: number for number, sae in enumerate(second.recording.saes)}
         self._number = [number_of[sae.slug] for sae in first.recording.saes]
@@ -123,6 +150,15 @@ class JoinedSource:
         order = np.argsort(feature, kind="stable")
         values = np.concatenate([one.values, two.values])
         return ItemColumns(one.indptr + two.indptr, items[order].astype(np.int32), values[order])
+
+    def pooled_states(self, site: str) -> Pooled | str:
+        """Return the hidden states of a site on all items, pooled as the features are, or why they cannot be."""
+        one, two = self._first.pooled_states(site), self._second.pooled_states(site)
+        if isinstance(one, str) or isinstance(two, str):
+            return one if isinstance(one, str) else f"on the data set judged on, {two}"
+        if (one.rows is None) != (two.rows is None):
+            return "one of the two recordings has hidden states at all rows, the other pooled ones; record both alike"
+        return one.only(self._inside).followed_by(two)
 
     def gather(self, saes: npt.NDArray[np.integer], features: npt.NDArray[np.integer]) -> ItemColumns:
         """Return the scores of chosen features: (number of the SAE, index) pairs, in the order given."""

@@ -10,11 +10,12 @@ import polars as pl
 from conceptatlas.ranking.baselines import Baseline, Contest
 from conceptatlas.ranking.columns import ItemColumns
 from conceptatlas.ranking.design import Design
+from conceptatlas.ranking.every_baseline import all_baselines
 from conceptatlas.ranking.joined import JoinedSource, check_same, joined_design
 from conceptatlas.ranking.options import RankOptions
 from conceptatlas.ranking.scoring import Figures, score_columns
 from conceptatlas.ranking.search import Source
-from conceptatlas.ranking.sparse_probes import all_baselines
+from conceptatlas.ranking.summary import FEW_GROUPS
 from conceptatlas.ranking.tables import JUDGED_COLUMNS, holdout_figures
 from conceptatlas.recording import Recording
 
@@ -46,7 +47,8 @@ class Judge:
 
     def baselines(self) -> tuple[list[Baseline], list[str]]:
         """Return every baseline fitted on the discovery items and judged on the other data set, and notes."""
-        return all_baselines(cast("Source", self.source), Contest(self.design, self.options.seed), self.options)
+        found = all_baselines(cast("Source", self.source), Contest(self.design, self.options.seed), self.options)
+        return found.entries, found.notes
 
     def facts(self) -> dict[str, Any]:
         """Return what ``run.json`` says of the data set judged on."""
@@ -78,6 +80,14 @@ class Judge:
         missing = [str(grade) for grade in (self.design.low, self.design.high) if not (labels == grade).any()]
         if missing:
             out.append(f"The data set judged on has no item of grade {' and '.join(missing)}: its auroc is empty.")
+            return out
+        groups = self.design.holdout_groups()
+        grades = (self.design.low, self.design.high)
+        few = [f"{groups[str(grade)]} of grade {grade}" for grade in grades if groups[str(grade)] < FEW_GROUPS]
+        if few:
+            out.append(
+                f"The data set judged on has only {' and '.join(few)} (independent groups): no figure on it is firm."
+            )
         return out
 
 

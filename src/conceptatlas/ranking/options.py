@@ -57,6 +57,8 @@ class RankOptions:
     """Column of the data by whose values the hold-out AUROC is also given; skipped where the data lack ``kind``."""
     judge_on: str | None = None
     """Another recording of the same SAEs, on all items of which the chosen features and baselines are judged as well."""
+    efficiency: bool = False
+    """Compute the label-efficiency curve: the hold-out AUROC of each method with 10, 20, 40, … labelled items a grade."""
 
     def __post_init__(self) -> None:
         if self.pool not in (*POOLS, AUTO):

@@ -14,6 +14,7 @@ import polars as pl
 from conceptatlas.base.errors import InputError
 from conceptatlas.base.files import atomic_file, ensure_folder, read_json, write_json
 from conceptatlas.base.provenance import RUN_FILE, write_run
+from conceptatlas.ranking.sets import set_table
 from conceptatlas.ranking.summary import Sentence, summarise
 from conceptatlas.ranking.tables import RANKED_COLUMNS
 
@@ -25,6 +26,9 @@ FAMILIES_FILE = "families.json"
 NULL_FILE = "null.json"
 COMPARISONS_FILE = "comparisons.json"
 STRATA_FILE = "strata.json"
+SETS_FILE = "sets.json"
+SET_TABLE = "feature_set.csv"
+EFFICIENCY_FILE = "efficiency.json"
 
 SHOWN = (
     "rank", "layer", "average_l0", "feature_id", "interpretability_score", "pearson_corr", "auroc", "auroc_holdout",
@@ -44,6 +48,8 @@ class Ranking:
         families: Groups of ranked features that say the same thing, best first; empty where not asked for.
         null: The null: ``pearson_95`` (95th percentile of the best correlation under permutation), ``by_sae``, …
         comparisons: The best feature against each baseline, paired on the hold-out; see ``comparisons.json``.
+        sets: The few features that together carry the concept; see ``sets.json``. Empty without baselines.
+        efficiency: The hold-out AUROC of each method with few labels; empty where it was not asked for.
         strata: The hold-out AUROC by the values of a column; see ``strata.json``. Empty where there is no such column.
         facts: What ``run.json`` says besides times and versions.
         path: The folder, where it was written or read.
@@ -56,6 +62,8 @@ class Ranking:
     families: list[dict[str, Any]] = field(default_factory=list)
     null: dict[str, Any] = field(default_factory=dict)
     comparisons: list[dict[str, Any]] = field(default_factory=list)
+    sets: dict[str, Any] = field(default_factory=dict)
+    efficiency: list[dict[str, Any]] = field(default_factory=list)
     strata: dict[str, Any] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     path: Path | None = None
@@ -93,6 +101,8 @@ class Ranking:
             families=read_json(folder / FAMILIES_FILE),
             null=read_json(folder / NULL_FILE),
             comparisons=read_json(folder / COMPARISONS_FILE)["comparisons"],
+            sets=read_json(folder / SETS_FILE),
+            efficiency=read_json(folder / EFFICIENCY_FILE)["efficiency"],
             strata=read_json(folder / STRATA_FILE),
             facts=facts,
             path=folder,
@@ -113,6 +123,9 @@ class Ranking:
         write_json(folder / FAMILIES_FILE, self.families)
         write_json(folder / NULL_FILE, self.null)
         write_json(folder / COMPARISONS_FILE, {"comparisons": self.comparisons})
+        write_json(folder / SETS_FILE, self.sets)
+        _write_csv(set_table(self.sets), folder / SET_TABLE)
+        write_json(folder / EFFICIENCY_FILE, {"efficiency": self.efficiency})
         write_json(folder / STRATA_FILE, self.strata)
         facts = dict(self.facts)
         write_run(folder, command="rank", options=facts.pop("options", {}), **facts)

@@ -18,8 +18,10 @@ from conceptatlas.base.files import ensure_folder
 from conceptatlas.concepts import data_column
 from conceptatlas.ranking.baselines import Baseline, Contest
 from conceptatlas.ranking.columns import POOLS, ItemColumns
+from conceptatlas.ranking.comparisons import compare
 from conceptatlas.ranking.design import Design
-from conceptatlas.ranking.every_baseline import all_baselines
+from conceptatlas.ranking.efficiency import label_efficiency
+from conceptatlas.ranking.every_baseline import Baselines, all_baselines
 from conceptatlas.ranking.examples import feature_examples
 from conceptatlas.ranking.families import decoder_cosines, describe, group, within_grade_correlation
 from conceptatlas.ranking.joined import check_same
@@ -30,6 +32,7 @@ from conceptatlas.ranking.pooling import cross_validated
 from conceptatlas.ranking.result import Ranking
 from conceptatlas.ranking.scoring import score_columns
 from conceptatlas.ranking.search import DENSE, Found, Source, gather, search, table_order
+from conceptatlas.ranking.sets import feature_sets
 from conceptatlas.ranking.sinks import sink_notes
 from conceptatlas.ranking.stability import RIVALS, rivals, stability
 from conceptatlas.ranking.strata import strata
@@ -40,6 +43,7 @@ from conceptatlas.ranking.tables import (
     holdout_figures,
     ranked_features,
 )
+from conceptatlas.ranking.text_baselines import bag_of_words_scores
 from conceptatlas.recording import RecordedSAE, Recording
 
 # Families are looked for among so many of the best; a table of thousands would cost a square of that.
@@ -68,6 +72,7 @@ def rank(
     holdout_by: str | None = None,
     strata: str | None = "kind",
     judge_on: Recording | str | os.PathLike[str] | None = None,
+    efficiency: bool = False,
 ) -> Ranking:
     """Rank every feature of a recording against its concept.
 
@@ -95,6 +100,7 @@ def rank(
         holdout_by: Hold out whole values of this column of the data.
         strata: Column of the data by whose values the hold-out AUROC is also given.
         judge_on: Another recording of the same SAEs, or its folder: what was chosen on ``rec`` is judged on all its items.
+        efficiency: Compute the label-efficiency curve too: what is reached with few labels.
 
     Returns:
         The ranking. Where few or no features pass the filters, the best others stand in its table too, and its column
@@ -108,7 +114,7 @@ def rank(
     options = RankOptions(
         pool, direction, min_pearson, min_tpr, max_fpr, top_n, examples_per_label, holdout, permutations, seed,
         families, baselines, resplits, without_sinks, without_dense, holdout_by, strata,
-        None if other is None else str(other.path),
+        None if other is None else str(other.path), efficiency,
     )  # fmt: skip
     recording = rec if isinstance(rec, Recording) else Recording.open(rec)
     if out is not None:
@@ -130,6 +136,9 @@ class _Run:
         self.stratum_values = strata_column(recording.items, options.strata)
         self.options = options
         self.design = Design.of_items(recording.items, share=options.holdout, by=options.holdout_by)
+        self.contest = Contest(self.design, options.seed)
+        self.texts = [text or "" for text in recording.items["text"].to_list()]
+        self.design = self.design.with_confound(bag_of_words_scores(self.contest, self.texts))
         self.warnings = [*recording.manifest.warnings, *self.design.warnings()]
         self.seconds: dict[str, float] = {}
 
@@ -152,13 +161,13 @@ class _Run:
         examples = feature_examples(
             ranked.head(n_shown),
             columns.select(np.arange(n_shown)),
-            texts=self.recording.items["text"].to_list(),
+            texts=self.texts,
             design=self.design,
             saes=self.recording.saes,
             per_label=self.options.examples_per_label,
         )
-        rivals_found = self._baselines(source)
-        entries = [entry.as_dict() for entry in rivals_found]
+        baselines = self._baselines(source)
+        entries = [entry.as_dict() for entry in baselines.entries]
         judged: dict[str, Any] = {}
         if self.other is not None:
             with self._timed("judge"):
@@ -170,7 +179,10 @@ class _Run:
             examples=examples,
             families=families,
             null=self._null_facts(chance),
-            strata=self._strata(ranked.head(n_shown), columns, rivals_found),
+            comparisons=self._comparisons(ranked, columns, baselines),
+            sets=self._sets(source, baselines),
+            efficiency=self._efficiency(source, baselines),
+            strata=self._strata(ranked.head(n_shown), columns, baselines.entries),
             facts=self._facts(source, found, everything) | judged,
         )
 
@@ -189,7 +201,7 @@ class _Run:
         self.warnings += judge.warnings()
         return ranked, entries, {"judged": judge.facts()}
 
-    def _strata(self, shown: pl.DataFrame, columns: ItemColumns, rivals_found: list[Baseline]) -> dict[str, Any]:
+    def _strata(self, shown: pl.DataFrame, columns: ItemColumns, baselines: list[Baseline]) -> dict[str, Any]:
         """Return ``strata.json``: the shown features, and every baseline, by the values of the column."""
         if self.options.strata is None or self.stratum_values is None:
             return {}
@@ -208,7 +220,7 @@ class _Run:
             ]
             scored += [
                 ({"baseline": b.baseline, "name": b.name, "site": b.site, "k": b.k}, b.scores)
-                for b in rivals_found
+                for b in baselines
                 if b.scores is not None
             ]
             return strata(self.options.strata, self.stratum_values, self.design, scored)
@@ -297,13 +309,35 @@ class _Run:
             _filled(name, getattr(figures, name), ranked.height) for name in ("comes_back", "rank_low", "rank_high")
         )
 
-    def _baselines(self, source: Source) -> list[Baseline]:
+    def _baselines(self, source: Source) -> Baselines:
         if not self.options.baselines:
-            return []
+            return Baselines([], [], [])
         with self._timed("baselines"):
-            found = all_baselines(source, Contest(self.design, self.options.seed), self.options)
+            found = all_baselines(source, self.contest, self.options)
         self.warnings += found.notes
-        return found.entries
+        return found
+
+    def _comparisons(self, ranked: pl.DataFrame, columns: ItemColumns, baselines: Baselines) -> list[dict[str, Any]]:
+        """Return the best feature against each kind of baseline, paired on the hold-out."""
+        if not ranked.height:
+            return []
+        scores = columns.select(np.zeros(1, np.int64)).dense(self.design.n_items)[:, 0].astype(np.float64)
+        best = -scores if ranked["direction"][0] == "down" else scores
+        return [entry.as_dict() for entry in compare(best, baselines.entries, self.contest)]
+
+    def _sets(self, source: Source, baselines: Baselines) -> dict[str, Any]:
+        if not baselines.strongest:
+            return {}
+        with self._timed("sets"):
+            found = feature_sets(source, self.contest, baselines.strongest, baselines.entries)
+        found.pop("scores", None)
+        return found
+
+    def _efficiency(self, source: Source, baselines: Baselines) -> list[dict[str, Any]]:
+        if not self.options.efficiency:
+            return []
+        with self._timed("efficiency"):
+            return label_efficiency(source, self.contest, self.texts, baselines.entries)
 
     def _null_facts(self, chance: Chance) -> dict[str, Any]:
         return {

@@ -63,6 +63,7 @@ def summarise(ranking: Ranking) -> list[Sentence]:
     best = rising(ranking.features.row(0, named=True))
     out = [_chance(ranking), _best(ranking, best)]
     out += _baselines(ranking)
+    out += _sets(ranking)
     out += _strata(ranking, best)
     out += _judged(ranking, best)
     out += _filters(ranking, best)
@@ -229,6 +230,24 @@ def _judged(ranking: Ranking, best: Mapping[str, Any]) -> list[Sentence]:
             text += f"; {entry['name']}, fitted where it was chosen, {entry['auroc_judged']:.3f}"
             text += _interval(entry["auroc_judged_low"], entry["auroc_judged_high"])
     return [Sentence("judged", text + ".")]
+
+
+def _sets(ranking: Ranking) -> list[Sentence]:
+    """Say what the few features together reach, and how far that is from the strongest dense baseline."""
+    found = ranking.sets
+    if not found or found["figures"]["auroc_holdout"] is None:
+        return []
+    figures, against = found["figures"], found["against"]
+    count = f"{found['k']} features together" if found["k"] > 1 else "One feature alone, as the best set,"
+    text = f"{count} reach{'es' if found['k'] == 1 else ''} AUROC {figures['auroc_holdout']:.3f}"
+    text += _interval(figures["low"], figures["high"]) + " on the same held-out items"
+    if against is not None:
+        sure = "more than chance" if against["p_value"] <= SIGNIFICANT else "not told from zero"
+        text += (
+            f"; the strongest dense baseline, {against['name']} at {against['site']}, {against['auroc_baseline']:.3f} "
+            f"(difference {against['difference']:+.3f}, 95% interval {against['low']:+.2f} to {against['high']:+.2f}, {sure})"
+        )
+    return [Sentence("set", text + ".")]
 
 
 def _filters(ranking: Ranking, best: Mapping[str, Any]) -> list[Sentence]:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from conceptatlas.base.errors import InputError
 from conceptatlas.base.files import read_json
-from conceptatlas.saes.identity import SAEReference
+from conceptatlas.saes.reference import SAEReference
 
 FORMAT = "conceptatlas.recording"
 VERSION = 1

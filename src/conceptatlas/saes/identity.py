@@ -1,4 +1,4 @@
-"""Which SAE is this? What a recording keeps of an SAE to find the very same again, and the one way of finding it."""
+"""Which SAE is this? The one way from a recorded SAE to its source."""
 
 from __future__ import annotations
 
@@ -6,34 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
-
 from conceptatlas.base.errors import InputError
 from conceptatlas.base.files import sampled_digest
 from conceptatlas.saes.layouts import LAYOUTS
+from conceptatlas.saes.reference import SAEReference
 from conceptatlas.saes.registry import find_entry
 from conceptatlas.saes.resolving import ORGANISM, folder_sources, local_source, registry_source, resolve_saes
 from conceptatlas.saes.source import REGISTRY_LAYOUT, SAESource
-
-
-class SAEReference(BaseModel):
-    """What finds one SAE again, whatever it was asked for by."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    slug: str
-    release: str
-    sae_id: str
-    site: str
-    layout: str
-    """``registry``, ``organism`` (built in), or the layout of its own folder."""
-    path: str = ""
-    """Its own folder (absolute), or its path in the repository; empty for a built-in one."""
-    repo_id: str | None = None
-    weights: str = ""
-    """``sha256:…`` over the files of a local SAE (see :func:`~conceptatlas.base.files.sampled_digest`)."""
-    centred: bool = False
-    """Whether it takes rows without their own mean (see :attr:`SAESource.centred`)."""
 
 
 def reference_of(source: SAESource) -> SAEReference:
