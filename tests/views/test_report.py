@@ -306,3 +306,45 @@ def test_a_report_needs_no_model(study: Path, tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_feature_set_is_shown_with_its_gap_and_its_path(study: Path, tmp_path: Path) -> None:
+    shutil.copytree(study, tmp_path / "s")
+    (tmp_path / "s/rank/sets.json").write_text("{}")
+    assert "set" not in page_of(tmp_path / "s", tmp_path)[1].ids()
+    figures = {"auroc_holdout": 0.9376, "low": 0.85, "high": 0.98}
+    name = {"slug": "blocks.2.hook_resid_post__l0_12", "sae_id": "<b>layer_2</b>", "layer": 2, "feature_id": 3}
+    step = {"k": 1, "auroc_discovery": 0.9, "standard_error": 0.02, **figures, "members": [name]}
+    found = {"method": "greedy", "k": 2, "n_candidates": 40, "figures": figures,
+             "members": [name | {"weight": 1.5, "drop": 0.123, "auroc_holdout": 0.8}] * 2,
+             "against": {"name": "logistic probe", "site": "blocks.2.hook_resid_post", "auroc_baseline": 0.95,
+                         "difference": -0.0124, "low": -0.07, "high": 0.05, "p_value": 0.7},
+             "paths": {"greedy": [step, step | {"k": 2}], "l1": [step]}}  # fmt: skip
+    (tmp_path / "s/rank/sets.json").write_text(json.dumps(found))
+    line = {"method": "best feature", "n_per_grade": 10, "median": 0.8, "low": 0.7, "high": 0.9, "draws": 5}
+    (tmp_path / "s/rank/efficiency.json").write_text(json.dumps({"efficiency": [line, line | {"n_per_grade": 20}]}))
+    text, page = page_of(tmp_path / "s", tmp_path)
+    part = re.search(r'<section class="part" id="set".*?</section>', text, re.DOTALL).group()
+    words = Page(part).text
+    assert "2 features of 40 candidates" in words
+    assert "AUROC 0.938 (0.85–0.98)" in words
+    assert "-0.012 (-0.07 to +0.05; p = 0.700)" in words
+    assert "<b>layer_2</b>" in words
+    assert part.count("chosen</span>") == 1
+    assert "0.8000.70–0.90" in page.text.replace(" ", "")
+
+
+def test_a_feature_table_of_thousands_shows_the_first_only(study: Path, tmp_path: Path) -> None:
+    """The table holds every feature that passes; views show the first top_n, and families cost no square of it."""
+    shutil.copytree(study, tmp_path / "s")
+    path = tmp_path / "s/rank/ranked_features.csv"
+    table = pl.read_csv(path)
+    many = pl.concat([table] * 100).with_columns(pl.int_range(1, 100 * table.height + 1).alias("rank"))
+    many.write_csv(path)
+    opened = Study.open(tmp_path / "s")
+    assert len(opened.rows_by_rank) == len(opened.features) == 50
+    heads = {rank: opened.family_head(rank) for rank in opened.rows_by_rank}
+    for rank, head in heads.items():
+        same = [r for r, row in opened.rows_by_rank.items() if row["family"] == opened.rows_by_rank[rank]["family"]]
+        assert head == (None if opened.rows_by_rank[rank]["family"] is None or min(same) == rank else min(same))
+    assert "The first 50 of 5,000 features" in page_of(tmp_path / "s", tmp_path)[1].text
