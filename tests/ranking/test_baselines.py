@@ -12,13 +12,14 @@ from conceptatlas.ranking import dense
 from conceptatlas.ranking.baselines import Contest, rounded
 from conceptatlas.ranking.dense import _ledoit_wolf, whitened_difference
 from conceptatlas.ranking.design import Design
-from conceptatlas.ranking.folds import auroc, group_folds
 from conceptatlas.ranking.hidden import Pooled
-from conceptatlas.ranking.logistic import fit_logistic
 from conceptatlas.ranking.options import RankOptions
 from conceptatlas.ranking.random_directions import random_directions, threshold_for
 from conceptatlas.ranking.strongest import mean_differences
 from conceptatlas.ranking.text_baselines import bag_of_words, sentence_length
+from conceptatlas.statistics import auroc
+from conceptatlas.statistics.folds import group_folds
+from conceptatlas.statistics.logistic import fit_logistic
 from tests.helpers.recordings import write_synthetic_recording
 from tests.ranking.oracles import columns_of
 from tests.ranking.synthetic import planted

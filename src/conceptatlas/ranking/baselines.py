@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from conceptatlas.ranking.design import Design
-from conceptatlas.ranking.folds import group_folds, mean_auroc
 from conceptatlas.ranking.kernels import F64
-from conceptatlas.ranking.logistic import fit_logistic
 from conceptatlas.statistics import adjacent_aurocs, auroc_interval, concordance
+from conceptatlas.statistics.folds import group_folds, mean_auroc
+from conceptatlas.statistics.logistic import fit_logistic
 
 PENALTIES = (0.001, 0.01, 0.1, 1.0)
 # Scores are rounded to so many digits below the largest: what is a tie in exact arithmetic stays one on every processor.

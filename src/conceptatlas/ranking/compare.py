@@ -17,8 +17,8 @@ def compare_rankings(a: Ranking | str | os.PathLike[str], b: Ranking | str | os.
     """Return the features that at least one of two rankings shows, with their figures in both.
 
     ``serves`` is ``both`` where the feature passed the filters of both rankings, else ``a`` or ``b``; ``rank_a`` and
-    ``rank_b`` are null where the feature does not pass that ranking's filters. First those that serve both, by the lower of their two
-    scores; then the others, by the score in their own ranking.
+    ``rank_b`` are null where the feature does not pass that ranking's filters. First those that serve both, by the lower of
+    their two scores; then the others, by the score in their own ranking.
 
     Args:
         a: A ranking, or its folder.

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from conceptatlas.ranking.baselines import PENALTIES, Baseline, Contest, rounded
 from conceptatlas.ranking.hidden import Pooled
 from conceptatlas.ranking.kernels import F64
-from conceptatlas.ranking.logistic import fit_logistic
+from conceptatlas.statistics.logistic import fit_logistic
 
 # (vectors of the items fitted on [n, D], their class) → a direction [D]
 Direction = Callable[[F64, npt.NDArray[np.bool_]], F64]

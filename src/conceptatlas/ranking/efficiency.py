@@ -14,12 +14,12 @@ from conceptatlas.ranking.comparisons import representatives
 from conceptatlas.ranking.dense import logistic_direction, mean_difference, whitened_difference
 from conceptatlas.ranking.hidden import pooled_states
 from conceptatlas.ranking.kernels import F64
-from conceptatlas.ranking.logistic import fit_logistic
 from conceptatlas.ranking.search import Source
 from conceptatlas.ranking.sets import CANDIDATES, PER_SITE, greedy
 from conceptatlas.ranking.strongest import Ref, Strongest, overall, strongest_features
 from conceptatlas.ranking.text_baselines import TF_IDF, Texts, fit_text
 from conceptatlas.statistics import auroc
+from conceptatlas.statistics.logistic import fit_logistic
 
 SEEDS = 5
 FEWEST = 10

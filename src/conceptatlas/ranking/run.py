@@ -21,7 +21,7 @@ from conceptatlas.ranking.design import Design
 from conceptatlas.ranking.every_baseline import all_baselines
 from conceptatlas.ranking.examples import feature_examples
 from conceptatlas.ranking.families import decoder_cosines, describe, group, within_grade_correlation
-from conceptatlas.ranking.null import permute
+from conceptatlas.ranking.null import benjamini_hochberg, permute
 from conceptatlas.ranking.options import AUTO, RankOptions
 from conceptatlas.ranking.pooling import cross_validated
 from conceptatlas.ranking.result import Ranking
@@ -34,7 +34,6 @@ from conceptatlas.ranking.tables import (
     Chance,
     all_features,
     holdout_figures,
-    q_values,
     ranked_features,
 )
 from conceptatlas.recording import RecordedSAE, Recording
@@ -127,7 +126,7 @@ class _Run:
         with self._timed("search"):
             source, found, chance = self._search()
         with self._timed("tables"):
-            self.q_value = q_values(found.p_value, found.table["n_active"])
+            self.q_value = benjamini_hochberg(found.p_value)
             ranked, columns, lines = self._table(source, found, self._lines(found), chance)
             everything = all_features(found, self.recording.saes, chance, self.q_value)
         families: list[dict[str, Any]] = []
@@ -255,6 +254,7 @@ class _Run:
             "n_units": None if self.permutations is None else self.permutations.n_units,
             "direction": self.options.direction,
             "pools": self.pools,
+            "least_p": None if self.permutations is None else self.permutations.least_p,
             "pearson_95": chance.line(chance.best) if chance.count else None,
             "by_sae": {
                 sae.slug: chance.line(best) for sae, best in zip(self.recording.saes, chance.by_sae, strict=True)

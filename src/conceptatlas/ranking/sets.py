@@ -22,10 +22,10 @@ from conceptatlas.ranking.baselines import Baseline, Contest, rounded, standardi
 from conceptatlas.ranking.comparisons import representatives, strongest_of
 from conceptatlas.ranking.dense import DENSE
 from conceptatlas.ranking.kernels import F64
-from conceptatlas.ranking.logistic import Logistic, fit_logistic
 from conceptatlas.ranking.search import Source
 from conceptatlas.ranking.strongest import Ref, Strongest, overall
 from conceptatlas.statistics import paired_difference
+from conceptatlas.statistics.logistic import Logistic, fit_logistic
 
 SIZES = (1, 2, 3, 5, 10, 20)
 CANDIDATES = 300

@@ -7,9 +7,9 @@ import numpy.typing as npt
 
 from conceptatlas.ranking.baselines import Baseline, Contest, rounded, standardised
 from conceptatlas.ranking.kernels import F64
-from conceptatlas.ranking.logistic import fit_logistic
 from conceptatlas.ranking.search import Source
 from conceptatlas.ranking.strongest import Strongest
+from conceptatlas.statistics.logistic import fit_logistic
 
 SPARSITIES = (1, 2, 5, 10, 20)
 

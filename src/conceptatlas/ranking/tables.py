@@ -12,14 +12,13 @@ import polars as pl
 from conceptatlas.ranking.columns import ItemColumns
 from conceptatlas.ranking.design import Design
 from conceptatlas.ranking.kernels import F64
-from conceptatlas.ranking.null import F32, benjamini_hochberg, best_of, p_of_max
+from conceptatlas.ranking.null import F32, best_of, p_of_max
 from conceptatlas.ranking.options import RankOptions
 from conceptatlas.ranking.scoring import Figures, is_confounded
 from conceptatlas.ranking.search import DENSE, Found, chunks_of
 from conceptatlas.recording import RecordedSAE
 from conceptatlas.statistics import adjacent_aurocs, auroc_interval, concordance
 
-MIN_ACTIVE = 5
 ADJACENT = ((1, 0), (2, 1), (3, 2))
 
 # ranked_features.csv begins with these columns, in this order: a promise to the programs that read it.
@@ -133,11 +132,6 @@ class Chance:
                 own = sae == number
                 out[own] = p_of_max(observed[own], self.by_sae[number])
         return out
-
-
-def q_values(p_value: F64, n_active: npt.NDArray[np.floating]) -> F64:
-    """Return Benjamini–Hochberg q-values of features active on 5 items or more; NaN for the others."""
-    return benjamini_hochberg(np.where(n_active >= MIN_ACTIVE, p_value, np.nan))
 
 
 def all_features(found: Found, saes: Sequence[RecordedSAE], chance: Chance, q_value: F64) -> pl.DataFrame:

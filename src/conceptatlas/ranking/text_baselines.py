@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from conceptatlas.ranking.baselines import PENALTIES, Baseline, Contest, logistic, rounded, standardised
-from conceptatlas.ranking.folds import auroc, group_folds, mean_auroc
 from conceptatlas.ranking.kernels import F64
+from conceptatlas.statistics import auroc
+from conceptatlas.statistics.folds import group_folds, mean_auroc
 
 # TF-IDF rows have unit norm, so a weak penalty is the usual choice.
 TEXT_C = 10.0

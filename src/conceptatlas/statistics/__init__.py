@@ -1,31 +1,21 @@
-"""Placeholder of this branch: replaced by the statistics room at the merge."""
+"""Statistics: ranks, AUROC, concordance, intervals, paired differences, permutations, corrections for many tests."""
 
-from __future__ import annotations
+from conceptatlas.statistics.auroc import Interval, auroc, auroc_interval, mid_ranks, placements, score_bounds
+from conceptatlas.statistics.concordance import adjacent_aurocs, concordance
+from conceptatlas.statistics.exchange import Exchange
+from conceptatlas.statistics.paired import Difference, holm, paired_difference
 
-import numpy as np
-
-from conceptatlas.ranking.interval import Interval, auroc_interval
-
-
-def concordance(scores, grades, groups=None, *, confidence=0.95):
-    """C-index over pairs of different grade."""
-    won = total = 0.0
-    for high in np.unique(grades):
-        for low in np.unique(grades[grades < high]):
-            found = auroc_interval(scores[np.isin(grades, (low, high))], grades[np.isin(grades, (low, high))] == high)
-            pairs = (grades == high).sum() * (grades == low).sum()
-            won, total = won + found.auroc * pairs, total + pairs
-    c = won / total if total else np.nan
-    return Interval(c, c, c)
-
-
-def adjacent_aurocs(scores, grades, groups=None, *, confidence=0.95):
-    """AUROC of neighbouring grades."""
-    out = {}
-    present = np.unique(grades)
-    for low, high in zip(present[:-1], present[1:], strict=True):
-        own = np.isin(grades, (low, high))
-        out[int(high), int(low)] = auroc_interval(
-            scores[own], grades[own] == high, None if groups is None else groups[own]
-        )
-    return out
+__all__ = [
+    "Difference",
+    "Exchange",
+    "Interval",
+    "adjacent_aurocs",
+    "auroc",
+    "auroc_interval",
+    "concordance",
+    "holm",
+    "mid_ranks",
+    "paired_difference",
+    "placements",
+    "score_bounds",
+]
