@@ -49,6 +49,17 @@ def test_the_tutorial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     exec(compile(python, str(tutorial), "exec"), {})
 
 
+def test_the_page_on_judging_elsewhere_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = ROOT / "docs" / "how-to" / "judge-elsewhere.md"
+    for arguments in commands(page):
+        outcome = invoke(*arguments)
+        assert outcome.code == 0, f"conceptatlas {' '.join(arguments)}\n{outcome.stderr}"
+    assert (tmp_path / "concepts" / "cross_concepts.png").stat().st_size > 10_000
+    (python,) = blocks(page, "python")
+    exec(compile(python, str(page), "exec"), {})
+
+
 def test_a_recording_goes_to_an_object_store_and_comes_back_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -49,6 +49,12 @@ def rank(
     strata: Annotated[
         str | None, typer.Option(help="Column of the data by whose values the held-out AUROC is also given.")
     ] = "kind",
+    judge_on: Annotated[
+        Path | None, typer.Option(help="Another recording of the same SAEs, on whose items the choice is judged too.")
+    ] = None,
+    efficiency: Annotated[
+        bool, typer.Option("--efficiency", help="Also the label-efficiency curve: what few labelled items give.")
+    ] = False,
     display_only: Annotated[bool, typer.Option("--display-only", help="Show a saved ranking; rank nothing.")] = False,
     display_top: Annotated[int, typer.Option(help="How many features to print.")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
@@ -88,6 +94,8 @@ def rank(
         without_dense=without_dense,
         holdout_by=holdout_by,
         strata=strata,
+        judge_on=judge_on,
+        efficiency=efficiency,
     )
     print_ranking(ranking, top=display_top, families=families, as_json=as_json)
     note(f"Written to {out}.")

@@ -12,7 +12,6 @@ from conceptatlas.base.progress import progress_bar
 from conceptatlas.ranking.baselines import PENALTIES, Baseline, Contest, rounded, standardised
 from conceptatlas.ranking.comparisons import representatives
 from conceptatlas.ranking.dense import logistic_direction, mean_difference, whitened_difference
-from conceptatlas.ranking.hidden import pooled_states
 from conceptatlas.ranking.kernels import F64
 from conceptatlas.ranking.search import Source
 from conceptatlas.ranking.sets import CANDIDATES, PER_SITE, greedy
@@ -140,7 +139,7 @@ def _by_directions(
     for entry in representatives(baselines):
         if entry.baseline not in (*names, "logistic"):
             continue
-        pooled = pooled_states(source, entry.site)
+        pooled = source.pooled_states(entry.site)
         if isinstance(pooled, str):
             continue
         values = []

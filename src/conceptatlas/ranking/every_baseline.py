@@ -9,7 +9,6 @@ import numpy as np
 from conceptatlas.base.progress import progress_bar
 from conceptatlas.ranking.baselines import Baseline, Contest
 from conceptatlas.ranking.dense import DENSE, difference_of_means, logistic_probe
-from conceptatlas.ranking.hidden import pooled_states
 from conceptatlas.ranking.options import RankOptions
 from conceptatlas.ranking.random_directions import NAME, random_directions
 from conceptatlas.ranking.search import Source
@@ -89,7 +88,7 @@ def _of_site(
     seed: tuple[int, ...],
 ) -> list[Baseline]:
     """Return the baselines that read hidden states, or, where these are not as the features', entries that say so."""
-    pooled, pool = pooled_states(source, site), source.pool
+    pooled, pool = source.pooled_states(site), source.pool
     if isinstance(pooled, str):
         kinds = DENSE | ({} if strongest is None else {"random_directions": NAME})
         return [Baseline.missing(kind, name, site, pooled) for kind, name in kinds.items()]

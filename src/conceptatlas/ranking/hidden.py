@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from conceptatlas.ranking.kernels import F64
-from conceptatlas.ranking.search import Source
+
+if TYPE_CHECKING:
+    from conceptatlas.ranking.search import Source
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,23 @@ class Pooled:
         if self.rows is None or self.starts is None:
             return self.vectors @ directions
         return np.maximum.reduceat(np.asarray(self.rows, np.float64) @ directions, self.starts, axis=0)
+
+    def only(self, items: npt.NDArray[np.int64]) -> Pooled:
+        """Return the same of some items, in the order given."""
+        if self.rows is None or self.starts is None:
+            return replace(self, vectors=self.vectors[items])
+        stops = np.append(self.starts[1:], len(self.rows))
+        parts = [np.arange(self.starts[i], stops[i]) for i in items]
+        starts = np.cumsum([0, *(len(part) for part in parts)])[:-1]
+        return replace(self, vectors=self.vectors[items], rows=self.rows[np.concatenate(parts)], starts=starts)
+
+    def followed_by(self, other: Pooled) -> Pooled:
+        """Return these items and after them those of ``other``, which was pooled alike."""
+        vectors = np.concatenate([self.vectors, other.vectors])
+        if self.rows is None or self.starts is None or other.rows is None or other.starts is None:
+            return replace(self, vectors=vectors, rows=None, starts=None)
+        rows = np.concatenate([self.rows, other.rows])
+        return replace(self, vectors=vectors, rows=rows, starts=np.append(self.starts, other.starts + len(self.rows)))
 
 
 def pooled_states(source: Source, site: str) -> Pooled | str:

@@ -12,6 +12,8 @@ from conceptatlas.ranking.columns import POOLS
 Direction = Literal["up", "down", "both"]
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 AUTO = "auto"
+# The column of the strata unless another is named; data without it have no strata.
+DEFAULT_STRATA = "kind"
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,12 @@ class RankOptions:
     """Leave dense features (active on more than half of the rows) out of the ranked table."""
     holdout_by: str | None = None
     """Hold out whole values of this column of the data (templates, sources, acts), and not single groups."""
-    strata: str | None = "kind"
+    strata: str | None = DEFAULT_STRATA
     """Column of the data by whose values the hold-out AUROC is also given; skipped where the data lack ``kind``."""
+    judge_on: str | None = None
+    """Another recording of the same SAEs, on all items of which the chosen features and baselines are judged as well."""
+    efficiency: bool = False
+    """Compute the label-efficiency curve: the hold-out AUROC of each method with 10, 20, 40, … labelled items a grade."""
 
     def __post_init__(self) -> None:
         if self.pool not in (*POOLS, AUTO):

@@ -14,6 +14,7 @@ import polars as pl
 from conceptatlas.base.errors import InputError
 from conceptatlas.base.files import atomic_file, ensure_folder, read_json, write_json
 from conceptatlas.base.provenance import RUN_FILE, write_run
+from conceptatlas.ranking.sets import set_table
 from conceptatlas.ranking.summary import Sentence, summarise
 from conceptatlas.ranking.tables import RANKED_COLUMNS
 
@@ -24,6 +25,10 @@ BASELINES_FILE = "baselines.json"
 FAMILIES_FILE = "families.json"
 NULL_FILE = "null.json"
 COMPARISONS_FILE = "comparisons.json"
+STRATA_FILE = "strata.json"
+SETS_FILE = "sets.json"
+SET_TABLE = "feature_set.csv"
+EFFICIENCY_FILE = "efficiency.json"
 
 SHOWN = (
     "rank", "layer", "average_l0", "feature_id", "interpretability_score", "pearson_corr", "auroc", "auroc_holdout",
@@ -43,6 +48,9 @@ class Ranking:
         families: Groups of ranked features that say the same thing, best first; empty where not asked for.
         null: The null: ``pearson_95`` (95th percentile of the best correlation under permutation), ``by_sae``, …
         comparisons: The best feature against each baseline, paired on the hold-out; see ``comparisons.json``.
+        sets: The few features that together carry the concept; see ``sets.json``. Empty without baselines.
+        efficiency: The hold-out AUROC of each method with few labels; empty where it was not asked for.
+        strata: The hold-out AUROC by the values of a column; see ``strata.json``. Empty where there is no such column.
         facts: What ``run.json`` says besides times and versions.
         path: The folder, where it was written or read.
     """
@@ -54,6 +62,9 @@ class Ranking:
     families: list[dict[str, Any]] = field(default_factory=list)
     null: dict[str, Any] = field(default_factory=dict)
     comparisons: list[dict[str, Any]] = field(default_factory=list)
+    sets: dict[str, Any] = field(default_factory=dict)
+    efficiency: list[dict[str, Any]] = field(default_factory=list)
+    strata: dict[str, Any] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     path: Path | None = None
 
@@ -90,6 +101,9 @@ class Ranking:
             families=read_json(folder / FAMILIES_FILE),
             null=read_json(folder / NULL_FILE),
             comparisons=read_json(folder / COMPARISONS_FILE)["comparisons"],
+            sets=read_json(folder / SETS_FILE),
+            efficiency=read_json(folder / EFFICIENCY_FILE)["efficiency"],
+            strata=read_json(folder / STRATA_FILE),
             facts=facts,
             path=folder,
         )
@@ -109,6 +123,10 @@ class Ranking:
         write_json(folder / FAMILIES_FILE, self.families)
         write_json(folder / NULL_FILE, self.null)
         write_json(folder / COMPARISONS_FILE, {"comparisons": self.comparisons})
+        write_json(folder / SETS_FILE, self.sets)
+        _write_csv(set_table(self.sets), folder / SET_TABLE)
+        write_json(folder / EFFICIENCY_FILE, {"efficiency": self.efficiency})
+        write_json(folder / STRATA_FILE, self.strata)
         facts = dict(self.facts)
         write_run(folder, command="rank", options=facts.pop("options", {}), **facts)
         self.path = folder
@@ -131,16 +149,30 @@ class Ranking:
 
     def head_line(self) -> str:
         """Return what was searched, on which items, in one sentence: searched, fired, tested, passed."""
-        facts, counts = self.facts, self.facts["counts"]
-        chosen = " (chosen by cross-validation)" if facts.get("pool_chosen") else ""
-        pool = str(facts["pool"])
-        pool += " without attention sinks" if facts["options"].get("without_sinks") else ""
+        facts = self.facts
+        counts = ", ".join(f"{count:,} {words}" for count, words in self.counted())
         return (
-            f"{facts['concept']}: {counts['searched']:,} features of {facts['n_saes']} SAEs searched, {counts['fired']:,} "
-            f"fire somewhere, {counts['fired_where_scored']:,} in the rows scored (pooled by {pool}{chosen}), "
-            f"{counts['tested']:,} tested, {counts['passed']:,} pass the filters; {facts['n_discovery']} items for discovery, "
+            f"{facts['concept']}: {facts['n_saes']} SAEs, {counts}; {facts['n_discovery']} items for discovery, "
             f"{facts['n_holdout']} held out."
         )
+
+    def counted(self) -> list[tuple[int, str]]:
+        """Return the features searched, firing, tested, beyond chance and passing: (count, words), the same everywhere."""
+        facts, counts = self.facts, self.facts["counts"]
+        chosen = ", chosen by cross-validation" if facts.get("pool_chosen") else ""
+        pool = str(facts["pool"])
+        pool += " without attention sinks" if facts["options"].get("without_sinks") else ""
+        words = {
+            "searched": "features searched",
+            "fired": "fire somewhere",
+            "fired_where_scored": f"fire in the rows scored ({pool}{chosen})",
+            "tested": "tested (active on enough items)",
+            "beyond_chance": "exceed chance",
+            "passed": "pass the classic filters",
+        }
+        if not self.null.get("permutations"):
+            del words["beyond_chance"]
+        return [(int(counts[name]), said) for name, said in words.items()]
 
     def explore(self, *, port: int = 0) -> Any:
         """Open the explorer on this (saved) ranking, served from this process; returns it, with ``url`` and ``stop``."""

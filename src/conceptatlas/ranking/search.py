@@ -15,6 +15,7 @@ from conceptatlas.base.errors import InputError
 from conceptatlas.base.progress import progress_bar
 from conceptatlas.ranking.columns import ItemColumns, RowMap, column_chunks, pool_columns
 from conceptatlas.ranking.design import Design
+from conceptatlas.ranking.hidden import Pooled, pooled_states
 from conceptatlas.ranking.kernels import F64
 from conceptatlas.ranking.null import F32, Permutations, extreme_correlations
 from conceptatlas.ranking.options import RankOptions
@@ -90,6 +91,10 @@ class Source:
     def n_recorded_rows(self) -> int:
         """The rows whose features were kept: all, or the items' final ones."""
         return self.recording.n_rows if self.recording.keeps_all_rows else self.recording.n_items
+
+    def pooled_states(self, site: str) -> Pooled | str:
+        """Return the hidden states of a site pooled as the features are, or why they cannot be."""
+        return pooled_states(self, site)
 
     def gather(self, saes: npt.NDArray[np.integer], features: npt.NDArray[np.integer]) -> ItemColumns:
         """Return the scores of chosen features: (number of the SAE, index) pairs, in the order given."""

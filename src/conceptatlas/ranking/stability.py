@@ -49,8 +49,8 @@ def rivals(found: Found, lines: npt.NDArray[np.int64], count: int) -> npt.NDArra
 
 
 def resplit(design: Design, share: float, rng: np.random.Generator) -> Design | None:
-    """Return the design under a new random split of its groups; None where that leaves fewer than two grades."""
-    hashes = rng.integers(0, 2**63, int(design.groups.max()) + 1, dtype=np.uint64)[design.groups]
+    """Return the design under a new random split of its units; None where that leaves fewer than two grades."""
+    hashes = rng.integers(0, 2**63, int(design.units.max()) + 1, dtype=np.uint64)[design.units]
     holdout = holdout_mask(design.labels, hashes, share=share)
     if len(np.unique(design.labels[~holdout])) < 2:
         return None

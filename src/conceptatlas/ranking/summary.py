@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from conceptatlas.ranking.strata import same_stratum, worst_stratum
+
 if TYPE_CHECKING:
     from conceptatlas.ranking.result import Ranking
 
@@ -20,7 +22,7 @@ FEW_GROUPS = 10
 # A feature that comes back in fewer re-splits than this is called unstable.
 UNSTABLE = 0.5
 
-Kind = Literal["chance", "best", "baselines", "set", "filters", "caution"]
+Kind = Literal["chance", "best", "baselines", "strata", "judged", "set", "filters", "caution"]
 
 
 @dataclass(frozen=True)
@@ -61,9 +63,21 @@ def summarise(ranking: Ranking) -> list[Sentence]:
     best = rising(ranking.features.row(0, named=True))
     out = [_chance(ranking), _best(ranking, best)]
     out += _baselines(ranking)
+    out += _sets(ranking)
+    out += _strata(ranking, best)
+    out += _judged(ranking, best)
     out += _filters(ranking, best)
     out += [Sentence("caution", text) for text in _cautions(ranking, best)]
-    return out
+    return _without_claims(out) if exceeds_chance(ranking) is False else out
+
+
+def _without_claims(sentences: list[Sentence]) -> list[Sentence]:
+    """Return a summary in which nothing is claimed of the best feature: it stands first by chance."""
+    kept = [sentence for sentence in sentences if sentence.kind in ("chance", "caution")]
+    kept.insert(
+        1, Sentence("best", "The table shows the features that come first all the same; none of them is a finding.")
+    )
+    return kept
 
 
 def exceeds_chance(ranking: Ranking) -> bool | None:
@@ -77,6 +91,13 @@ def exceeds_chance(ranking: Ranking) -> bool | None:
 def shuffles(p_value: float, permutations: int) -> str:
     """Return a permutation p-value as what was counted: ``0 of 1,000 shuffles``."""
     return f"{round(p_value * (1 + permutations)) - 1:,} of {permutations:,} shuffles"
+
+
+def failed(fails: str | None) -> list[str]:
+    """Return the classic filters that a feature does not pass, by name: its column ``fails`` in short."""
+    names = {"means": "monotonic", "tpr": "TPR", "fpr": "FPR"}
+    heads = [part.split(" ")[0] for part in (fails or "").split("; ") if part]
+    return [names.get(head, head) for head in heads]
 
 
 def _chance(ranking: Ranking) -> Sentence:
@@ -121,6 +142,8 @@ def _best(ranking: Ranking, best: Mapping[str, Any]) -> Sentence:
     text = f"{named} tells grade {high} from grade {low} with AUROC {best['auroc_holdout']:.3f}"
     text += _interval(best["auroc_holdout_low"], best["auroc_holdout_high"])
     text += f" on {_held_items(ranking)} that had no part in choosing it"
+    if by := ranking.facts["options"].get("holdout_by"):
+        text += f" (whole values of {by} were held out)"
     if best["concordance_holdout"] is not None and len(ranking.facts["holdout_items"]) > 2:
         text += f"; over all grades its concordance is {best['concordance_holdout']:.3f}"
         text += _interval(best["concordance_holdout_low"], best["concordance_holdout_high"])
@@ -157,6 +180,74 @@ def _baselines(ranking: Ranking) -> list[Sentence]:
     reasons = {entry["why_not"] for entry in ranking.baselines if not entry.get("comparable", True)}
     out += [Sentence("caution", f"Some baselines are compared with nothing: {reason}.") for reason in sorted(reasons)]
     return out
+
+
+def _strata(ranking: Ranking, best: Mapping[str, Any]) -> list[Sentence]:
+    """Say which kind of low item the best feature is told from least well, and how the strongest baseline fares there."""
+    named = {"slug": best["slug"], "feature_id": best["feature_id"]}
+    worst = worst_stratum(ranking.strata, **named)
+    if worst is None:
+        return []
+    values = sum(
+        row["comparison"] == "against" and all(row.get(key) == value for key, value in named.items())
+        for row in ranking.strata["rows"]
+    )
+    low, high = worst["grades"]
+    text = (
+        f"Against the items of grade {low} by {ranking.strata['column']}, it does least well where that is "
+        f"“{worst['value']}”: AUROC {worst['auroc']:.3f}{_interval(worst['low'], worst['high'])} on the "
+        f"{worst['n_high']} held-out items of grade {high} against {worst['n_low']} such ones"
+    )
+    text += f", the lowest of {values} values" if values > 1 else ""
+    for entry in ranking.comparisons:
+        if not entry["strongest"]:
+            continue
+        rival = same_stratum(ranking.strata, worst, name=entry["name"], site=entry["site"] or "")
+        if rival is not None and rival["auroc"] is not None:
+            text += f"; {entry['name']} reaches {rival['auroc']:.3f}{_interval(rival['low'], rival['high'])} there"
+    return [Sentence("strata", text + ".")]
+
+
+def _judged(ranking: Ranking, best: Mapping[str, Any]) -> list[Sentence]:
+    """Say how the best feature does on the other data set, and how the strongest baseline does there."""
+    facts = ranking.facts.get("judged")
+    if not facts or best["auroc_judged"] is None:
+        return []
+    low, high = ranking.facts["grades"]
+    shared = facts["shared_texts"]
+    part = f"of which {shared} texts stand among those that chose it" if shared else "of which no text had a part in it"
+    text = (
+        f"Judged on another data set, {facts['concept']} (data hash {facts['data_hash'][:8]}), {part}: AUROC "
+        f"{best['auroc_judged']:.3f}{_interval(best['auroc_judged_low'], best['auroc_judged_high'])} for grade {high} "
+        f"({facts['items'].get(str(high), 0)} items) against grade {low} ({facts['items'].get(str(low), 0)})"
+    )
+    if best["concordance_judged"] is not None and len(facts["items"]) > 2:
+        text += f"; concordance over all grades {best['concordance_judged']:.3f}"
+        text += _interval(best["concordance_judged_low"], best["concordance_judged_high"])
+    strongest = {(entry["name"], entry["site"] or "") for entry in ranking.comparisons if entry["strongest"]}
+    for entry in ranking.baselines:
+        if (entry["name"], entry["site"]) in strongest and entry.get("auroc_judged") is not None:
+            text += f"; {entry['name']}, fitted where it was chosen, {entry['auroc_judged']:.3f}"
+            text += _interval(entry["auroc_judged_low"], entry["auroc_judged_high"])
+    return [Sentence("judged", text + ".")]
+
+
+def _sets(ranking: Ranking) -> list[Sentence]:
+    """Say what the few features together reach, and how far that is from the strongest dense baseline."""
+    found = ranking.sets
+    if not found or found["figures"]["auroc_holdout"] is None:
+        return []
+    figures, against = found["figures"], found["against"]
+    count = f"{found['k']} features together" if found["k"] > 1 else "One feature alone, as the best set,"
+    text = f"{count} reach{'es' if found['k'] == 1 else ''} AUROC {figures['auroc_holdout']:.3f}"
+    text += _interval(figures["low"], figures["high"]) + " on the same held-out items"
+    if against is not None:
+        sure = "more than chance" if against["p_value"] <= SIGNIFICANT else "not told from zero"
+        text += (
+            f"; the strongest dense baseline, {against['name']} at {against['site']}, {against['auroc_baseline']:.3f} "
+            f"(difference {against['difference']:+.3f}, 95% interval {against['low']:+.2f} to {against['high']:+.2f}, {sure})"
+        )
+    return [Sentence("set", text + ".")]
 
 
 def _filters(ranking: Ranking, best: Mapping[str, Any]) -> list[Sentence]:

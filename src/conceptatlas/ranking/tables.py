@@ -21,6 +21,14 @@ from conceptatlas.statistics import adjacent_aurocs, auroc_interval, concordance
 
 ADJACENT = ((1, 0), (2, 1), (3, 2))
 
+# The figures on another data set (--judge-on): the same as those on the hold-out.
+JUDGED_COLUMNS = (
+    *(f"{name}_judged{part}" for name in ("auroc", "concordance") for part in ("", "_low", "_high")),
+    "tpr_judged",
+    "fpr_judged",
+    *(f"auroc_{high}v{low}_judged{part}" for high, low in ADJACENT for part in ("", "_low", "_high")),
+)
+
 # ranked_features.csv begins with these columns, in this order: a promise to the programs that read it.
 RANKED_COLUMNS: dict[str, Any] = {
     "rank": pl.Int32,
@@ -69,6 +77,7 @@ RANKED_COLUMNS: dict[str, Any] = {
     "rank_high": pl.Float64,
     "release": pl.String,
     "slug": pl.String,
+    **dict.fromkeys(JUDGED_COLUMNS, pl.Float64),
 }
 
 # all_features.parquet: the same figures as float32 (kept features stand in the CSV as float64), the q-value as float64.

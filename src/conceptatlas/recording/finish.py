@@ -45,10 +45,11 @@ from conceptatlas.recording.work import (
     load_piece_array,
     pooled_piece_file,
 )
+from conceptatlas.saes.identity import reference_of
+from conceptatlas.saes.source import SAESource
 
 if TYPE_CHECKING:
     from conceptatlas.recording.prepare import Prepared
-    from conceptatlas.saes import SAESource
 
 
 # The layer of an SAE that reads the embedding, which stands before block 0.
@@ -177,6 +178,7 @@ def recorded_sae(source: SAESource, joined: Mapping[str, Any]) -> RecordedSAE:
         neuronpedia_id=source.neuronpedia_id,
         model_name=source.model_name,
         source=getattr(source, "asked_by", ""),
+        reference=reference_of(source) if isinstance(source, SAESource) else None,
         l0=check.l0,
         fvu=check.fvu,
         status=check.status,

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from conceptatlas.base.errors import InputError
 from conceptatlas.base.files import read_json
+from conceptatlas.saes.reference import SAEReference
 
 FORMAT = "conceptatlas.recording"
 VERSION = 1
@@ -87,6 +88,7 @@ class RecordOptions(_Model):
     max_tokens: int | None = None
     truncate: bool = False
     seed: int = 0
+    group_near_duplicates: bool = False
 
     @property
     def keeps_pooled(self) -> bool:
@@ -148,7 +150,9 @@ class RecordedSAE(_Model):
     neuronpedia_id: str | None = None
     model_name: str | None = None
     source: str = ""
-    """What it was asked for by (release and pattern, folder, ``organism``), by which it is found again."""
+    """What it was asked for by (release and pattern, folder, ``organism``)."""
+    reference: SAEReference | None = None
+    """By which the very SAE is found again (see ``Recording.source``); older recordings have none."""
     l0: float | None = None
     """Mean number of active features on the rows checked."""
     fvu: float | None = None

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from conceptatlas.base.errors import InputError, WorkError
-from conceptatlas.recording.check import check_rows, output_site, self_check
+from conceptatlas.recording.check import check_rows, is_centred, output_site, self_check
 from conceptatlas.recording.encode import LoadedSAE, encode_sequences_of, encode_states, load_sae, with_decoder
 from conceptatlas.recording.forward import shard_states, to_numpy
 from conceptatlas.recording.job import Job
@@ -90,11 +90,11 @@ class States:
     rows: dict[str, torch.Tensor]
     tokens: dict[str, list[torch.Tensor]]
     ready: ReadyRows = field(default_factory=ReadyRows)
-    _checked: dict[tuple[Site, Site | None], CheckRows] = field(default_factory=dict)
+    _checked: dict[tuple[Site, Site | None, bool], CheckRows] = field(default_factory=dict)
 
     def check_rows(self, source: SAESource) -> CheckRows:
         """Return the rows that an SAE is checked on, the same for all SAEs of a site."""
-        sites = Site.parse(source.site), output_site(source)
+        sites = Site.parse(source.site), output_site(source), is_centred(source)
         if sites not in self._checked:
             self._checked[sites] = check_rows(source, self.rows)
         return self._checked[sites]

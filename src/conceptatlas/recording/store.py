@@ -11,7 +11,7 @@ from collections import Counter
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,9 @@ from conceptatlas.recording.manifest import (
     read_manifest,
 )
 from conceptatlas.saes.sparse import SparseColumns
+
+if TYPE_CHECKING:
+    from conceptatlas.saes import SAESource
 
 ROW_COLUMNS = {
     "row": pl.Int32,
@@ -195,6 +198,30 @@ class Recording:
                 f"{slug!r} names {len(found)} SAEs: {', '.join(s.slug for s in found)}; give one of these."
             )
         raise unknown_name("SAE of this recording", slug, self._by_slug)
+
+    def source(self, slug: str) -> SAESource:
+        """Return the very SAE that was recorded, to be loaded (``.load_encoder()``, ``.load_decoder()``, ``.load()``).
+
+        Raises:
+            InputError: It is not there any more, or its files have changed since.
+        """
+        from conceptatlas.saes.identity import find_by_specs, find_referenced
+
+        sae = self.sae(slug)
+        if sae.reference is not None:
+            found = find_referenced(sae.reference)
+        else:
+            requested = self.manifest.request.get("saes") or []
+            specs = [requested] if isinstance(requested, str) else [str(spec) for spec in requested]
+            found = find_by_specs(
+                sae.slug, sae.name, [sae.source, *specs] if sae.source else specs, self.manifest.subject.id
+            )
+        if (found.d_in, found.d_sae) != (sae.d_in, sae.d_sae):
+            raise InputError(
+                f"The SAE {sae.name} in {found.path} has {found.d_sae} features of width {found.d_in}, and {sae.d_sae} of "
+                f"width {sae.d_in} were recorded; put the old one back, or record again."
+            )
+        return found
 
     @cached_property
     def short_names(self) -> dict[str, str]:

@@ -29,6 +29,7 @@ from conceptatlas.evidence.labels.targets import Target
 from conceptatlas.evidence.labels.texts import TextStream
 from conceptatlas.evidence.labels.windows import Window, WindowCutter, batches_of
 from conceptatlas.saes import SparseColumns, encode_rows
+from conceptatlas.saes.asked import fit_to_model
 from conceptatlas.subjects import Site
 
 if TYPE_CHECKING:
@@ -274,6 +275,7 @@ class Collected:
         n_empty: Records without a text.
         n_windows: Windows that they made.
         n_tokens: Tokens, special ones not counted.
+        notes: What the SAEs' configurations ask of the model, done or not.
     """
 
     features: list[FeatureExamples]
@@ -282,6 +284,7 @@ class Collected:
     n_empty: int = 0
     n_windows: int = 0
     n_tokens: int = 0
+    notes: list[str] = field(default_factory=list)
 
 
 def collect(
@@ -304,10 +307,10 @@ def collect(
     Raises:
         InputError: The texts cannot be read, or an SAE does not fit the model.
     """
-    encoders = _encoders(subject, targets, options.features_at_once)
+    encoders, notes = _encoders(subject, targets, options.features_at_once)
     sites = sorted({Site.parse(group.source.site) for group in encoders}, key=lambda site: (site.order, site.hook))
     rng = np.random.default_rng(options.seed)
-    found = Collected([FeatureExamples(target, options) for target in targets])
+    found = Collected([FeatureExamples(target, options) for target in targets], notes=notes)
     background = Smallest(options.background)
     cutter = WindowCutter(subject, max_tokens=options.max_tokens)
     limit = PADDED_TOKENS_CPU if subject.device.type == "cpu" else PADDED_TOKENS_GPU
@@ -380,15 +383,18 @@ class ColumnEncoder:
                 yield place, found.column(column)
 
 
-def _encoders(subject: LanguageSubject, targets: Sequence[Target], at_once: int) -> list[ColumnEncoder]:
-    """Load each SAE once, in the order of the targets."""
+def _encoders(
+    subject: LanguageSubject, targets: Sequence[Target], at_once: int
+) -> tuple[list[ColumnEncoder], list[str]]:
+    """Load each SAE once, in the order of the targets, as it fits the model; and return notes on what was done for it."""
     groups: dict[str, list[int]] = {}
     for place, target in enumerate(targets):
         groups.setdefault(target.source.slug, []).append(place)
     widths = subject.widths([Site.parse(targets[places[0]].source.site) for places in groups.values()])
-    loaded = []
+    loaded, notes = [], []
     for places in groups.values():
-        source = targets[places[0]].source
+        (source,), said = fit_to_model([targets[places[0]].source], subject)
+        notes += said
         width = widths[str(Site.parse(source.site))]
         if source.d_in != width:
             raise InputError(
@@ -397,4 +403,4 @@ def _encoders(subject: LanguageSubject, targets: Sequence[Target], at_once: int)
             )
         encoder = source.load_encoder(subject.device)
         loaded.append(ColumnEncoder(source, encoder, [targets[p].index for p in places], places, at_once))
-    return loaded
+    return loaded, notes
