@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -67,6 +68,12 @@ class Context:
         return replace(self, decile=decile)
 
 
+@lru_cache(maxsize=128)  # a long text has many windows, and each of them many examples
+def twin_key(text: str) -> str:
+    """Return what twins share: a hash of the text but for case, punctuation, white space and Unicode form."""
+    return hashlib.blake2b(normalised(text).encode(), digest_size=16).hexdigest()
+
+
 def cut_context(
     window: Window,
     row: int,
@@ -99,7 +106,7 @@ def cut_context(
         ends=(window.ends[first:last] - begin).astype(np.int32),
         activations=acts,
         centre=row - first,
-        twin_key=hashlib.blake2b(normalised(window.text).encode(), digest_size=16).hexdigest(),
+        twin_key=twin_key(window.text),
     )
 
 
