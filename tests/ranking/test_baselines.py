@@ -10,9 +10,10 @@ from sklearn.metrics import roc_auc_score
 import conceptatlas as ca
 from conceptatlas.ranking.baselines import Contest, bag_of_words, difference_of_means, logistic_probe, sentence_length
 from conceptatlas.ranking.design import Design
-from conceptatlas.ranking.folds import auroc, group_folds
-from conceptatlas.ranking.logistic import fit_logistic
 from conceptatlas.ranking.sparse_probes import mean_differences, random_columns
+from conceptatlas.statistics import auroc
+from conceptatlas.statistics.folds import group_folds
+from conceptatlas.statistics.logistic import fit_logistic
 from tests.ranking.oracles import columns_of
 from tests.ranking.synthetic import planted
 

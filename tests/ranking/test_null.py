@@ -7,7 +7,8 @@ import pytest
 from scipy import stats
 
 from conceptatlas.ranking.design import Design
-from conceptatlas.ranking.null import benjamini_hochberg, best_of, extreme_correlations, p_of_max, permute
+from conceptatlas.ranking.null import best_of, extreme_correlations, p_of_max, permute
+from conceptatlas.statistics import benjamini_hochberg
 from tests.ranking.oracles import columns_of
 
 
@@ -60,10 +61,15 @@ def test_whole_groups_are_permuted_where_labels_are_constant_within_them():
     assert np.allclose(np.linalg.norm(permutations.labels, axis=0), 1, atol=1e-6)
 
 
-def test_labels_that_vary_within_groups_are_permuted_over_items():
+def test_one_mixed_group_does_not_switch_to_items():
     here = design(per_group=3)
-    mixed = Design.build(np.arange(60) % 4, here.holdout, groups=here.groups)
-    assert permute(mixed, 5, np.random.default_rng(0)).unit == "items"
+    labels = here.labels.copy()
+    first = np.flatnonzero(here.discovery)[0]
+    labels[first] = (labels[first] + 1) % 4
+    permutations = permute(Design.build(labels, here.holdout, groups=here.groups), 20, np.random.default_rng(0))
+    assert permutations.unit == "groups and items within them"
+    inside = permutations.labels[here.discovery].reshape(-1, 3, 20)
+    assert ((inside == inside[:, :1]).all(axis=1).sum(axis=0) == len(inside) - 1).all()
 
 
 def test_p_of_max_counts_exceedances_by_hand():

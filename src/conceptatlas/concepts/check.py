@@ -13,6 +13,7 @@ from scipy import stats
 from conceptatlas.concepts.model import GRADES, BadRow, Concept
 from conceptatlas.concepts.similarity import near_pairs, normalised
 from conceptatlas.concepts.verdicts import Verdict, judge
+from conceptatlas.statistics import auroc
 
 MAX_COMPARED = 10_000  # items compared for near-duplicates; beyond, a seeded sample
 SHOWN_PAIRS = 20
@@ -129,11 +130,9 @@ def check_concept(concept: Concept, *, seed: int = 0) -> ConceptCheck:
 
 def auroc_of(scores: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> float | None:
     """Return the AUROC of ``scores`` [N] for grade 3 against 0 (ties ½), None where either grade is absent."""
-    high, low = scores[labels == GRADES[-1]], scores[labels == GRADES[0]]
-    if not len(high) or not len(low):
-        return None
-    ranks = stats.rankdata(np.concatenate([high, low]))[: len(high)]
-    return float((ranks.sum() - len(high) * (len(high) + 1) / 2) / (len(high) * len(low)))
+    ends = np.isin(labels, (GRADES[0], GRADES[-1]))
+    found = auroc(scores[ends].astype(np.float64), labels[ends] == GRADES[-1])
+    return None if np.isnan(found) else found
 
 
 def _figures(scores: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> tuple[float | None, float | None]:

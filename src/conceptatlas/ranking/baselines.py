@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from conceptatlas.ranking.design import Design
-from conceptatlas.ranking.folds import auroc, group_folds, mean_auroc
-from conceptatlas.ranking.interval import auroc_interval
 from conceptatlas.ranking.kernels import F64
-from conceptatlas.ranking.logistic import fit_logistic
+from conceptatlas.statistics import auroc, auroc_interval
+from conceptatlas.statistics.folds import group_folds, mean_auroc
+from conceptatlas.statistics.logistic import fit_logistic
 
 PENALTIES = (0.001, 0.01, 0.1, 1.0)
 

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from conceptatlas.ranking.columns import Ints, ItemColumns, recount
+from conceptatlas.statistics.auroc import F64
 
 N_GRADES = 4
 PERCENTILE = 95
@@ -25,8 +26,6 @@ _LABEL = np.uint64(3)
 _VALUE_SHIFT = np.uint64(3)
 _FEATURE_SHIFT = np.uint64(35)
 _SIGN = np.uint32(0x80000000)
-
-F64 = npt.NDArray[np.float64]
 
 
 def _orderable(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint32]:
@@ -228,22 +227,8 @@ def spearman(data: SortedColumns, constant: npt.NDArray[np.bool_]) -> F64:
         return np.where(constant | (spread == 0), np.nan, np.clip(cov / spread, -1, 1))
 
 
-@dataclass(frozen=True)
-class Separation:
-    """How grade ``high`` stands above grade ``low``, float64 [F] each.
-
-    Attributes:
-        auroc: Probability that an item of ``high`` scores above one of ``low``, ties counting ½.
-        p_value: Two-sided Mann–Whitney p-value: normal approximation, corrected for ties and continuity (as
-            ``scipy.stats.mannwhitneyu(method="asymptotic")``); 1 where all values are equal.
-    """
-
-    auroc: F64
-    p_value: F64
-
-
-def separation(data: SortedColumns, *, low: int, high: int) -> Separation | None:
-    """Return AUROC and Mann–Whitney p-value of grade ``high`` against ``low``; None where a grade has no item."""
+def separation(data: SortedColumns, *, low: int, high: int) -> F64 | None:
+    """Return the AUROC of grade ``high`` against ``low``, float64 [F]; None where a grade has no item."""
     n_low, n_high = int(data.grade_counts[low]), int(data.grade_counts[high])
     if not n_low or not n_high:
         return None
@@ -253,16 +238,40 @@ def separation(data: SortedColumns, *, low: int, high: int) -> Separation | None
     is_high = pair.labels == high
     rank_sum = _added(pair.features[is_high], rank[is_high], pair.n_features)
     u = rank_sum + pair.zeros[:, high] * ties.zero_rank - n_high * (n_high + 1) / 2
-    n, n_zeros = n_low + n_high, pair.zeros.sum(axis=1)
-    length = ties.length.astype(np.float64)
-    tied = _added(ties.feature, length**3 - length, pair.n_features) + n_zeros**3 - n_zeros
-    sigma = np.sqrt(n_low * n_high / 12 * np.maximum((n + 1) - tied / (n * (n - 1)), 0))
-    from scipy.special import ndtr
+    return u / (n_low * n_high)
 
-    with np.errstate(divide="ignore", invalid="ignore"):
-        z = (np.abs(u - n_low * n_high / 2) - 0.5) / sigma
-    p_value = np.where(sigma > 0, np.minimum(2 * ndtr(-z), 1), 1.0)
-    return Separation(u / (n_low * n_high), p_value)
+
+def doubled_ranks(columns: ItemColumns, n_items: int) -> F64:
+    """Return twice (mid-rank of each entry − mid-rank of the zeros), whole numbers as float64 [nnz], in the order given.
+
+    Ranks are those of each feature's ``n_items`` scores, what is not stored being zero.
+    """
+    keys = columns.feature_of_entry().astype(np.uint64) << _FEATURE_SHIFT
+    keys |= _orderable(columns.values).astype(np.uint64) << _VALUE_SHIFT
+    order = np.argsort(keys)
+    data = SortedColumns(keys[order], columns.indptr, np.array([n_items, 0, 0, 0]))
+    ties = _ties(data)
+    out = np.empty(len(keys))
+    out[order] = np.repeat(2 * (ties.rank - ties.zero_rank[ties.feature]), ties.length)
+    return out
+
+
+def concordance(data: SortedColumns) -> F64:
+    """Return the share of pairs of items of different grade that each feature puts in order (ties ½), float64 [F].
+
+    NaN where no two grades occur.
+    """
+    counts = data.grade_counts.astype(np.float64)
+    n_pairs = (counts.sum() ** 2 - counts @ counts) / 2
+    if not n_pairs:
+        return np.full(data.n_features, np.nan)
+    in_order = np.zeros(data.n_features)
+    for high in range(1, N_GRADES):
+        for low in range(high):
+            found = separation(data, low=low, high=high)
+            if found is not None:
+                in_order += found * counts[low] * counts[high]
+    return in_order / n_pairs
 
 
 def grade_percentile(data: SortedColumns, grade: int) -> F64:

@@ -18,6 +18,7 @@ from conceptatlas.ranking.design import Design
 from conceptatlas.ranking.kernels import F64
 from conceptatlas.ranking.null import F32, Permutations, extreme_correlations
 from conceptatlas.ranking.options import RankOptions
+from conceptatlas.ranking.rank_null import RankNull
 from conceptatlas.ranking.scoring import FIGURES, score_columns
 from conceptatlas.ranking.sinks import rows_to_leave_out
 from conceptatlas.recording import Recording, SparseColumns
@@ -116,8 +117,8 @@ class Found:
     Attributes:
         sae: Number of the SAE, int32 [K].
         feature: Index in its SAE, int32 [K].
-        table: Every figure of ``FIGURES`` but the p-value, float32 [K].
-        p_value: float64 [K].
+        table: Every figure of ``FIGURES``, float32 [K].
+        p_value: Of the highest grade against the lowest, by exchange of labels, float64 [K]; NaN where not tested.
         kept: Which pass the filters, bool [K] (decided in float64).
         highest: Greatest null correlation of each SAE, float32 [S, P].
         lowest: Least null correlation of each SAE, float32 [S, P].
@@ -149,42 +150,45 @@ class _Scored:
     chunk: Chunk
     feature: npt.NDArray[np.int32]
     table: Table
-    p_value: F64
+    z: F32
+    stratum: npt.NDArray[np.int64]
     kept: npt.NDArray[np.bool_]
     highest: F32
     lowest: F32
 
 
 def _score_chunk(
-    source: Source, chunk: Chunk, design: Design, options: RankOptions, permutations: Permutations | None
+    source: Source, chunk: Chunk, null: RankNull, options: RankOptions, permutations: Permutations | None
 ) -> _Scored:
-    columns = source.load(chunk)
+    design, columns = null.design, source.load(chunk)
     fired = np.flatnonzero(columns.counts())
     if len(fired) < columns.n_features:
         columns = columns.select(fired)
     figures = score_columns(columns, design, direction=options.direction)
     empty = np.zeros(0, np.float32)
     highest, lowest = (empty, empty) if permutations is None else extreme_correlations(columns, permutations, design)
-    table = {name: figures[name].astype(np.float32) for name in FIGURES if name != "p_value"}
+    table = {name: figures[name].astype(np.float32) for name in FIGURES}
     feature = (fired + chunk.start).astype(np.int32)
-    return _Scored(chunk, feature, table, figures["p_value"], passes(figures, options), highest, lowest)
+    return _Scored(chunk, feature, table, *null.observe(columns), passes(figures, options), highest, lowest)
 
 
 def search(source: Source, design: Design, options: RankOptions, permutations: Permutations | None = None) -> Found:
     """Score every feature of the recording, and with ``permutations`` the best under chance, chunk by chunk."""
     chunks = source.chunks()
+    n_features = sum(chunk.stop - chunk.start for chunk in chunks)
+    null = RankNull(design, n_features, np.random.default_rng([options.seed, 5]))
     with (
         progress_bar("Scoring features", len(chunks)) as bar,
         ThreadPoolExecutor(min(worker_count(), max(1, len(chunks)))) as pool,
     ):
         parts = []
-        for part in pool.map(lambda chunk: _score_chunk(source, chunk, design, options, permutations), chunks):
+        for part in pool.map(lambda chunk: _score_chunk(source, chunk, null, options, permutations), chunks):
             parts.append(part)
             bar.advance()
-    return _collect(parts, len(source.recording.saes), 0 if permutations is None else permutations.count)
+    return _collect(parts, null, len(source.recording.saes), 0 if permutations is None else permutations.count)
 
 
-def _collect(parts: list[_Scored], n_saes: int, n_permutations: int) -> Found:
+def _collect(parts: list[_Scored], null: RankNull, n_saes: int, n_permutations: int) -> Found:
     highest = np.full((n_saes, n_permutations), -np.inf, dtype=np.float32)
     lowest = np.full((n_saes, n_permutations), np.inf, dtype=np.float32)
     if n_permutations:
@@ -194,14 +198,15 @@ def _collect(parts: list[_Scored], n_saes: int, n_permutations: int) -> Found:
                 np.minimum(lowest[number], part.lowest, out=lowest[number])
     table: Table = {}
     for name in FIGURES:
-        if name != "p_value":
-            # Taken out of the parts as we go, so that no figure is in memory twice.
-            table[name] = np.concatenate([part.table.pop(name) for part in parts] or [np.zeros(0, np.float32)])
+        # Taken out of the parts as we go, so that no figure is in memory twice.
+        table[name] = np.concatenate([part.table.pop(name) for part in parts] or [np.zeros(0, np.float32)])
+    z = np.concatenate([part.z for part in parts] or [np.zeros(0, np.float32)])
+    stratum = np.concatenate([part.stratum for part in parts] or [np.zeros(0, np.int64)])
     return Found(
         np.concatenate([np.full(len(p.feature), p.chunk.sae, np.int32) for p in parts] or [np.zeros(0, np.int32)]),
         np.concatenate([part.feature for part in parts] or [np.zeros(0, np.int32)]),
         table,
-        np.concatenate([part.p_value for part in parts] or [np.zeros(0)]),
+        null.p_values(z, stratum),
         np.concatenate([part.kept for part in parts] or [np.zeros(0, bool)]),
         highest,
         lowest,

@@ -19,13 +19,13 @@ from conceptatlas.ranking.baselines import (
     standardised,
 )
 from conceptatlas.ranking.columns import ItemColumns
-from conceptatlas.ranking.folds import mean_auroc
 from conceptatlas.ranking.kernels import F64
-from conceptatlas.ranking.logistic import fit_logistic
 from conceptatlas.ranking.options import RankOptions
 from conceptatlas.ranking.scoring import score_columns
 from conceptatlas.ranking.search import Source, in_order, passes
 from conceptatlas.recording import RecordedSAE
+from conceptatlas.statistics.folds import mean_auroc
+from conceptatlas.statistics.logistic import fit_logistic
 
 SPARSITIES = (1, 2, 5, 10, 20)
 _FEATURES_PER_TILE = 1024

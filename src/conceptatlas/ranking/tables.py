@@ -11,13 +11,13 @@ import polars as pl
 
 from conceptatlas.ranking.columns import ItemColumns
 from conceptatlas.ranking.design import Design
-from conceptatlas.ranking.interval import auroc_interval
 from conceptatlas.ranking.kernels import F64
-from conceptatlas.ranking.null import F32, benjamini_hochberg, best_of, p_of_max
+from conceptatlas.ranking.null import F32, best_of, p_of_max
 from conceptatlas.ranking.options import RankOptions
 from conceptatlas.ranking.scoring import Figures, is_confounded
 from conceptatlas.ranking.search import Found, chunks_of
 from conceptatlas.recording import RecordedSAE
+from conceptatlas.statistics import auroc_interval, benjamini_hochberg
 
 MIN_ACTIVE = 5
 

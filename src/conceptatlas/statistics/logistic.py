@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit
 
-from conceptatlas.ranking.kernels import F64
+from conceptatlas.statistics.auroc import F64
 
 _STEPS, _TOLERANCE = 100, 1e-8
 

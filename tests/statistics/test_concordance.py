@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from conceptatlas.ranking.interval import auroc_interval, mid_ranks
 from scipy.special import expit, logit
 from scipy.stats import norm, rankdata
 from sklearn.metrics import roc_auc_score
-
-from conceptatlas.ranking.interval import auroc_interval, mid_ranks
 
 
 def delong(x: np.ndarray, y: np.ndarray, groups: np.ndarray) -> tuple[float, float, float]:
