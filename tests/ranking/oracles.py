@@ -44,7 +44,8 @@ def slow_figures(x: np.ndarray, labels: np.ndarray, *, low: int = 0, high: int =
     fpr = (x[labels == low] > threshold).mean()
     separation = (means[high] - means[low]) / x.std()
     pair = (labels == low) | (labels == high)
-    order = [np.sign(a - b) / 2 + 0.5 for a, i in zip(x, labels) for b, j in zip(x, labels) if i > j]
+    both = list(zip(x, labels, strict=True))
+    order = [np.sign(a - b) / 2 + 0.5 for a, i in both for b, j in both if i > j]
     return {
         "pearson": pearson,
         "spearman": spearman,

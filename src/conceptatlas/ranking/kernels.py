@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from conceptatlas.ranking.columns import Ints, ItemColumns, recount
-from conceptatlas.statistics.auroc import F64
+from conceptatlas.statistics.auroc import F64 as F64
 
 N_GRADES = 4
 PERCENTILE = 95

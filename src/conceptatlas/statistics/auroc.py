@@ -25,7 +25,7 @@ def auroc(scores: npt.NDArray[np.floating], is_high: npt.NDArray[np.bool_]) -> f
 
 
 def wins(high: F64, low: F64) -> tuple[F64, F64]:
-    """Return for each of ``high`` [m] how many of ``low`` [n] are below it (ties ½), and for each of ``low`` how many are above."""
+    """Return for each of ``high`` how many of ``low`` are below it, and for each of ``low`` how many are above (ties ½)."""
     ranks = mid_ranks(np.concatenate([high, low]))
     below = ranks[: len(high)] - mid_ranks(high)
     above = len(high) - (ranks[len(high) :] - mid_ranks(low))

@@ -64,13 +64,13 @@ def estimate(
     scores: npt.NDArray[np.floating], grades: npt.NDArray[np.generic], groups: npt.NDArray[np.integer] | None
 ) -> Estimate:
     """Return the concordance of ``scores`` [N] with ``grades`` [N] (bool or numbers), by ``groups`` [N]."""
-    scores = np.asarray(scores, dtype=np.float64)
+    x: F64 = np.asarray(scores, dtype=np.float64)
     names, grade = np.unique(grades, return_inverse=True)
     members = [np.flatnonzero(grade == g) for g in range(len(names))]
     sizes = np.array([len(m) for m in members], dtype=np.float64)
     in_order, pairs_of = np.zeros(len(scores)), np.zeros(len(scores))
     for low, high in combinations(members, 2):
-        below, above = wins(scores[high], scores[low])
+        below, above = wins(x[high], x[low])
         in_order[high] += below
         in_order[low] += above
         pairs_of[high] += len(low)
@@ -83,7 +83,7 @@ def estimate(
     if groups is None:
         return Estimate(theta, deviation, sizes)
     _, group = np.unique(groups, return_inverse=True)
-    influence = np.bincount(group, deviation)
+    influence: F64 = np.bincount(group, deviation).astype(np.float64)
     by_group = np.array([np.bincount(group[m], minlength=len(influence)) for m in members], dtype=np.float64)
     cap = sizes**2 / (by_group**2).sum(axis=1)
     # Deviations of few clusters around their own mean are too small by (k - 1) / k.

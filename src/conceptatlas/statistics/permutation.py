@@ -84,7 +84,7 @@ def exchange(labels: npt.NDArray[np.generic], groups: npt.NDArray[np.integer[Any
         kinds = np.unique(patterns, axis=0, return_counts=True)[1]
         classes.append(SizeClass(members, pairs))
         between = len(kinds) > 1 and not pairs
-        movable.append(np.full(len(members), True) if between else differs)
+        movable.append(differs | between)
         mixed |= bool(differs.any())
         if between:
             log_count += float(gammaln(len(members) + 1) - gammaln(kinds + 1).sum())

@@ -2,9 +2,9 @@
 
 A thousand permutations give no p-value below 0.001, and a correction over a million tests needs 1e-8. Tests of the same kind
 share one null distribution once their statistic is standardised, so the permuted statistics of all tests of a stratum
-are pooled (Storey & Tibshirani 2003, remark C): p = (1 + pooled statistics ≥ observed) / (1 + pooled statistics). A stratum holds tests of like
-number of active units, since the distribution of a sparse score depends on that. Neighbouring strata are joined until each
-has draws enough for the smallest p-value that Benjamini–Hochberg asks for.
+are pooled (Storey & Tibshirani 2003): p = (1 + pooled statistics ≥ observed) / (1 + pooled statistics). A stratum holds
+tests of like number of active units, since the distribution of a sparse score depends on that. Neighbouring strata are
+joined until each has draws enough for the smallest p-value that Benjamini–Hochberg asks for.
 
 Counts are kept, not statistics: memory does not grow, and sums of counts are the same whatever the threads do.
 """
