@@ -22,11 +22,10 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import brentq
 from scipy.special import ndtri
 
 from conceptatlas.statistics.auroc import F64, wins
-
-_HALVINGS = 60
 
 
 class Interval(NamedTuple):
@@ -94,16 +93,8 @@ def estimate(
     return Estimate(theta, influence, np.minimum(sizes / effect, cap))
 
 
-def _variance(theta: float, counts: F64) -> float:
-    below = np.concatenate([[0.0], np.cumsum(counts)[:-1]])
-    above = counts.sum() - below - counts
-    n_pairs = float(counts @ below)
-    others = max(float(counts @ (below - above) ** 2) / (2 * n_pairs) - 1, 0.0)
-    return theta * (1 - theta) * (1 + others * ((1 - theta) / (2 - theta) + theta / (1 + theta))) / n_pairs
-
-
 def score_bounds(theta: float, counts: F64, z: float) -> tuple[float, float]:
-    """Return the two bounds that solve (θ̂ − θ)² = z²·V(θ), by bisection.
+    """Return the two bounds that solve (θ̂ − θ)² = z²·V(θ).
 
     Args:
         theta: The concordance found.
@@ -114,15 +105,18 @@ def score_bounds(theta: float, counts: F64, z: float) -> tuple[float, float]:
 
 
 def _lower(theta: float, counts: F64, z: float) -> float:
-    outside, inside = 0.0, theta
-    for _ in range(_HALVINGS):
-        middle = (outside + inside) / 2
-        # At 1 the variance is 0 and the equation holds; below it the deviation is compared.
-        if (theta - middle) ** 2 > z * z * _variance(middle, counts):
-            outside = middle
-        else:
-            inside = middle
-    return (outside + inside) / 2
+    below = np.concatenate([[0.0], np.cumsum(counts)[:-1]])
+    above = counts.sum() - below - counts
+    n_pairs = float(counts @ below)
+    others = max(float(counts @ (below - above) ** 2) / (2 * n_pairs) - 1, 0.0)
+
+    def excess(t: float) -> float:
+        variance = t * (1 - t) * (1 + others * ((1 - t) / (2 - t) + t / (1 + t))) / n_pairs
+        return (theta - t) ** 2 - z * z * variance
+
+    # At 1 the variance is 0 and the equation holds, whatever the counts: the bound is the root below it.
+    upper = min(theta, 1 - 1e-9)
+    return theta if theta <= 0 or excess(upper) >= 0 else float(brentq(excess, 0.0, upper, xtol=1e-12))
 
 
 def _with_bounds(found: Estimate, confidence: float) -> tuple[float, float, float]:

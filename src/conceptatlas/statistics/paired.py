@@ -11,11 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import brentq
 from scipy.special import ndtr, ndtri
 
 from conceptatlas.statistics.concordance import Estimate, estimate, score_bounds
 
-_HALVINGS, _LARGEST_Z = 40, 20.0
+_LARGEST_Z = 20.0
 
 
 class Difference(NamedTuple):
@@ -55,14 +56,12 @@ def paired_difference(
     low, high = _bounds(first, second, correlation, float(ndtri((1 + confidence) / 2)))
     if abs(difference) < 1e-12:
         return Difference(0.0, low, high, 1.0)
-    inside, outside = 0.0, _LARGEST_Z
-    for _ in range(_HALVINGS):
-        middle = (inside + outside) / 2
-        bounds = _bounds(first, second, correlation, middle)
-        if bounds[0] <= 0 <= bounds[1]:
-            outside = middle
-        else:
-            inside = middle
+
+    def nearer_bound(z: float) -> float:
+        bounds = _bounds(first, second, correlation, z)
+        return bounds[0] if difference > 0 else -bounds[1]
+
+    outside = _LARGEST_Z if nearer_bound(_LARGEST_Z) > 0 else brentq(nearer_bound, 1e-9, _LARGEST_Z, xtol=1e-9)
     return Difference(difference, low, high, float(2 * ndtr(-outside)))
 
 
