@@ -48,15 +48,14 @@ class PooledNull:
             body: All statistics of the first permutations, not negative, [F, B].
             tail: Those of the other permutations, [F, T]; only values of ``TAIL`` or more are counted.
         """
-        counted = np.zeros((2, *self._body.shape), dtype=np.int64)
-        for side, values in enumerate((body, tail)):
-            where, column = np.nonzero(values >= (0 if side == 0 else TAIL))
-            flat = stratum[where] * self._body.shape[1] + _step(values[where, column])
-            counted[side] = np.bincount(flat, minlength=self._body.size).reshape(self._body.shape)
+        width = self._body.shape[1]
+        in_full = (stratum[:, None] * width + _step(body)).ravel()
+        where, column = np.nonzero(tail >= TAIL)
+        in_tail = stratum[where] * width + _step(tail[where, column])
         number = np.bincount(stratum, minlength=len(STRATA))
         with self._lock:
-            self._body += counted[0]
-            self._tail += counted[1]
+            np.add.at(self._body.reshape(-1), in_full, 1)
+            np.add.at(self._tail.reshape(-1), in_tail, 1)
             self._draws[0] += number * body.shape[1]
             self._draws[1] += number * tail.shape[1]
 
