@@ -169,6 +169,8 @@ class _Run:
         rng = np.random.default_rng(options.seed)
         permutations = permute(self.design, options.permutations, rng) if options.permutations else None
         self.permuted = permutations.unit if permutations else None
+        self.n_units = permutations.n_units if permutations else None
+        self.smallest_p = permutations.smallest_p if permutations else None
         self.pools = [options.pool]
         if options.pool == AUTO:
             self.pools = list(POOLS) if self.recording.keeps_all_rows else ["final"]
@@ -251,6 +253,8 @@ class _Run:
         return {
             "permutations": chance.count,
             "permuted": self.permuted,
+            "n_units": self.n_units,
+            "smallest_p": self.smallest_p,
             "direction": self.options.direction,
             "pools": self.pools,
             "pearson_95": chance.line(chance.best) if chance.count else None,
