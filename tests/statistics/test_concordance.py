@@ -86,3 +86,13 @@ def test_mid_ranks_are_scipys():
     for n in (0, 1, 30):
         x = rng.integers(0, 5, n).astype(float)
         assert np.array_equal(mid_ranks(x), rankdata(x))
+
+
+def test_the_bound_at_1_is_newcombes():
+    """(1 − t)² = z² t (1 − t) (1 + 9 ((1 − t)/(2 − t) + t/(1 + t))) / 100, solved on a grid of a million points."""
+    found = auroc_interval(np.arange(20.0), np.arange(20) >= 10)
+    t = np.linspace(0, 1, 1_000_001)[:-1]
+    variance = t * (1 - t) * (1 + 9 * ((1 - t) / (2 - t) + t / (1 + t))) / 100
+    assert found.auroc == found.high == 1
+    assert found.low == pytest.approx(t[np.flatnonzero((1 - t) ** 2 > 1.959964**2 * variance)[-1]], abs=1e-5)
+    assert 0.7 < found.low < 0.9
