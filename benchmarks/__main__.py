@@ -25,9 +25,9 @@ BENCHMARKS: dict[str, list[str]] = {
     "rank-kernels": ["rank_numba"],
     "explorer": ["explorer", "{work}/rank"],
     "prompts": ["prompts"],
+    "calibration": ["calibration"],
     "probe-sweep": ["probe_sweep"],
     "probe-organism": ["probe_organism"],
-    "calibration": ["calibration"],
 }
 
 

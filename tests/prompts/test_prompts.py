@@ -22,7 +22,7 @@ from conceptatlas.prompts import (
     preset_of,
     resolve_sources,
 )
-from conceptatlas.prompts.analysis import difference_test, with_q_values
+from conceptatlas.prompts.analysis import difference_tests, with_q_values
 from conceptatlas.subjects.chat import ChatFormat
 from tests.helpers.cli import invoke
 from tests.helpers.tiny_models import tiny_model
@@ -170,13 +170,22 @@ def test_contrast_between_labels(world: dict[str, Any]) -> None:
     assert table["q_value"].is_sorted()
 
 
-def test_difference_test_is_scipys_and_q_values_are_monotone() -> None:
+def test_difference_tests_are_kruskals_by_permutation_and_keep_repeated_prompts_together() -> None:
     rng = np.random.default_rng(0)
-    groups = np.array([0] * 30 + [1] * 20)
-    values = np.where(rng.random(50) < 0.5, 0, rng.random(50)) + 0.8 * groups
-    two_sided = stats.mannwhitneyu(values[groups == 0], values[groups == 1], use_continuity=False, method="asymptotic")
-    assert difference_test(values, groups) == pytest.approx(two_sided.pvalue, rel=1e-9)
-    assert difference_test(np.zeros(50), groups) == 1
+    classes = np.repeat([0, 1, 2], 15)
+    columns = [rng.random(45) + 0.3 * lift * classes for lift in rng.random(200)]
+    found = difference_tests(columns, classes, np.arange(45))
+    scipys = [stats.kruskal(*(column[classes == c] for c in range(3))).pvalue for column in columns]
+    assert np.abs(found - scipys).max() < 0.02
+    assert difference_tests([np.zeros(45)], classes, np.arange(45)).tolist() == [1]
+    repeated = np.repeat([0.0, 0, 1, 1], 10)
+    alone = difference_tests([repeated], repeated.astype(int), np.arange(40))
+    grouped = difference_tests([repeated], repeated.astype(int), np.arange(40) // 10)
+    assert alone[0] < 0.01
+    assert grouped[0] == pytest.approx(1 / 3, abs=0.05)  # four prompts allow six arrangements, two of them as extreme
+
+
+def test_q_values_are_monotone() -> None:
     rows = [
         {"p_value": p, "source": "s", "token": "t", "feature_id": i} for i, p in enumerate((0.5, 0.001, 0.04, 0.03))
     ]

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize, special, stats
+from scipy import stats
 
 from conceptatlas.concepts.model import Concept
+from conceptatlas.statistics import auroc_interval
 
 FOLDS = 5
 Ints = npt.NDArray[np.int64]
@@ -22,7 +23,7 @@ class Confound:
         auroc: Highest grade of the data against the lowest, ties ½; None where it could not be judged.
         spearman: Rank correlation with the grade over all items; None where it could not be judged.
         why_not: Why it could not be judged, else empty.
-        auroc_low, auroc_high: The 95% interval of the AUROC (see `auroc_bounds`); None without one.
+        auroc_low, auroc_high: The 95% interval of the AUROC (`statistics.auroc_interval`); None without one.
     """
 
     auroc: float | None
@@ -32,49 +33,17 @@ class Confound:
     auroc_high: float | None = None
 
 
-def auroc_of(scores: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> float | None:
-    """Return the AUROC of ``scores`` [N], the highest label of the data against the lowest (ties ½); None for one label."""
-    high, low = scores[labels == labels.max(initial=0)], scores[labels == labels.min(initial=99)]
-    if not len(high) or not len(low) or labels.max() == labels.min():
-        return None
-    ranks = stats.rankdata(np.concatenate([high, low]))[: len(high)]
-    return float((ranks.sum() - len(high) * (len(high) + 1) / 2) / (len(high) * len(low)))
-
-
-def auroc_bounds(auroc: float, n_high: int, n_low: int, *, confidence: float = 0.95) -> tuple[float, float]:
-    """Return the score interval of an AUROC (Newcombe 2006, Statistics in Medicine 25:559, method 5).
-
-    The bounds are the θ at which (auroc − θ)² = z²·V(θ), with the variance of Hanley and McNeil (1982) under exponential
-    scores, V(θ) = θ(1 − θ)/(mn) · [1 + N*·((1 − θ)/(2 − θ) + θ/(1 + θ))] and N* = (m + n)/2 − 1 in both terms.
-
-    Args:
-        auroc: 0 to 1.
-        n_high: Independent units (groups) of the high class, m.
-        n_low: Of the low class, n.
-        confidence: Coverage aimed at.
-    """
-    z = float(special.ndtri(0.5 + confidence / 2))
-    star = (n_high + n_low) / 2 - 1
-
-    def beyond(theta: float) -> float:
-        shape = 1 + star * ((1 - theta) / (2 - theta) + theta / (1 + theta))
-        return float((auroc - theta) ** 2 - z * z * theta * (1 - theta) / (n_high * n_low) * shape)
-
-    inner = min(max(auroc, 1e-9), 1 - 1e-9)  # at 0 and 1 the figure itself solves the equation, too
-    low = 0.0 if auroc <= 0 else float(optimize.brentq(beyond, 0.0, inner, xtol=1e-12))
-    high = 1.0 if auroc >= 1 else float(optimize.brentq(beyond, inner, 1.0, xtol=1e-12))
-    return low, high
-
-
 def confound(
     scores: npt.NDArray[np.floating], labels: Ints, groups: npt.NDArray[np.generic], spearman: float | None
 ) -> Confound:
     """Return the AUROC of ``scores`` [N] with its interval; the units are the groups, [N]."""
-    auroc = auroc_of(scores, labels)
-    if auroc is None:
+    low, high = labels.min(initial=99), labels.max(initial=0)
+    if low >= high:
         return Confound(None, spearman, "all items have the same label")
-    m, n = (len(np.unique(groups[labels == grade])) for grade in (labels.max(), labels.min()))
-    return Confound(auroc, spearman, "", *auroc_bounds(auroc, m, n))
+    ends = (labels == low) | (labels == high)
+    units = np.unique(groups, return_inverse=True)[1]
+    found = auroc_interval(scores[ends].astype(np.float64), labels[ends] == high, units[ends])
+    return Confound(float(found.auroc), spearman, "", float(found.low), float(found.high))
 
 
 def rank_correlation(scores: npt.NDArray[np.floating], labels: Ints) -> float | None:

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from scipy import stats
 
 from conceptatlas.base.errors import InputError
 from conceptatlas.base.ties import comparable
 from conceptatlas.prompts.data import FeatureList, Prompt, labels_of
 from conceptatlas.prompts.reading import Reading
 from conceptatlas.prompts.sources import Source
+from conceptatlas.statistics import PooledNull, benjamini_hochberg, exchange, mid_ranks
+from conceptatlas.statistics.pooled import stratum_of
 
 UNIVERSAL_COLUMNS: dict[str, Any] = {
     "feature_id": pl.Int32,
@@ -40,6 +41,8 @@ SPECIFIC_COLUMNS: dict[str, Any] = {
     "link": pl.String,
 }
 MIN_ACTIVE = 5
+N_PERMUTATIONS = 1000
+_TESTS = 256
 
 
 def check_thresholds(threshold: float, activation_threshold: float) -> None:
@@ -137,12 +140,13 @@ def active_prompts(
 def contrast_rows(reading: Reading, prompts: Sequence[Prompt], *, activation_threshold: float) -> list[dict[str, Any]]:
     """Return, for every feature active on ``MIN_ACTIVE`` prompts or more, its activity by label and a test of difference.
 
-    The test is Kruskal–Wallis with tie correction over all prompts (for two labels the two-sided Mann–Whitney test in its
-    normal approximation). ``q_value`` is added over all sources and tokens by ``with_q_values``.
+    The test is Kruskal and Wallis's by exchange of labels (``difference_tests``); prompts of the same text are one group.
+    ``q_value`` is added over all sources and tokens by ``with_q_values``.
     """
     labels = labels_of(prompts)
-    groups = np.array([labels.index(prompt.label) for prompt in prompts])
-    found = []
+    classes = np.array([labels.index(prompt.label) for prompt in prompts])
+    groups = np.unique([prompt.content for prompt in prompts], return_inverse=True)[1]
+    found, columns = [], []
     for kind, token in enumerate(reading.types):
         for feature, where, values in reading.of_type(kind):
             if int((values > activation_threshold).sum()) < MIN_ACTIVE:
@@ -151,28 +155,54 @@ def contrast_rows(reading: Reading, prompts: Sequence[Prompt], *, activation_thr
             dense[where] = values
             row: dict[str, Any] = {"feature_id": feature, "source": reading.source.name, "token": token}
             for number, label in enumerate(labels):
-                mine = dense[groups == number]
+                mine = dense[classes == number]
                 row[f"share_{label}"] = float((mine > activation_threshold).mean())
                 row[f"mean_{label}"] = float(mine.mean())
-            row["p_value"] = difference_test(dense, groups)
+            row["p_value"] = np.nan
             row["link"] = link_of(reading.source, feature)
             found.append(row)
+            columns.append(dense.astype(np.float32))
+    for row, p_value in zip(found, difference_tests(columns, classes, groups), strict=True):
+        row["p_value"] = float(p_value)
     return found
 
 
-def difference_test(values: npt.NDArray[np.float64], groups: npt.NDArray[np.int64]) -> float:
-    """Return the Kruskal–Wallis p-value of a difference between groups (1 where every value is the same)."""
-    parts = [values[groups == group] for group in np.unique(groups)]
-    if len(parts) < 2 or np.ptp(values) == 0:
-        return 1.0
-    return float(stats.kruskal(*parts).pvalue)
+def difference_tests(
+    columns: Sequence[npt.NDArray[np.floating]], classes: npt.NDArray[np.int64], groups: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]:
+    """Return the p-value of a difference between classes for each of F features, float64 [F].
+
+    Kruskal and Wallis's H, corrected for ties, against its own values under ``N_PERMUTATIONS`` exchanges of the labels by
+    group, pooled over features active on like numbers of prompts; 1 where all values are the same.
+
+    Args:
+        columns: Values of each feature on all prompts, [N] each.
+        classes: Number of each prompt's label, [N].
+        groups: Number of each prompt's group, [N].
+    """
+    orders = exchange(classes, groups).orders(N_PERMUTATIONS, np.random.default_rng(0))
+    drawn = np.concatenate([classes[None], classes[orders]])
+    members = [(drawn == c).astype(np.float64).T for c in np.unique(classes)]
+    pool, observed, strata = PooledNull(), np.zeros(len(columns)), np.zeros(len(columns), dtype=np.int64)
+    for start in range(0, len(columns), _TESTS):
+        block = slice(start, start + _TESTS)
+        ranks = np.array([mid_ranks(column) for column in columns[block]])
+        centred = ranks - ranks.mean(axis=1, keepdims=True)
+        variance = (centred**2).sum(axis=1, keepdims=True) / max(len(classes) - 1, 1)
+        between = sum((centred @ inside) ** 2 / inside[:, 0].sum() for inside in members)
+        # The root, as the pool counts it: with two labels it is |z| of Mann and Whitney.
+        h = np.sqrt(between / np.where(variance > 0, variance, 1))
+        observed[block] = h[:, 0]
+        strata[block] = stratum_of(np.array([np.count_nonzero(column) for column in columns[block]]))
+        pool.add(strata[block], h[:, 1:], h[:, :0])
+    return pool.p_values(observed, strata)
 
 
 def with_q_values(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the rows with ``q_value`` (Benjamini–Hochberg over all of them), smallest first."""
     if not rows:
         return []
-    q_values = stats.false_discovery_control([row["p_value"] for row in rows])
+    q_values = benjamini_hochberg(np.array([row["p_value"] for row in rows]))
     for row, q_value in zip(rows, q_values, strict=True):
         row["q_value"] = float(q_value)
     return sorted(

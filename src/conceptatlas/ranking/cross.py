@@ -160,9 +160,9 @@ def specificity(own: Interval, others: Mapping[str, Interval]) -> tuple[str, Int
     """
     differences = {
         name: (
-            own.estimate - other.estimate,
-            own.estimate - other.estimate - math.hypot(own.estimate - own.low, other.high - other.estimate),
-            own.estimate - other.estimate + math.hypot(own.high - own.estimate, other.estimate - other.low),
+            own.auroc - other.auroc,
+            own.auroc - other.auroc - math.hypot(own.auroc - own.low, other.high - other.auroc),
+            own.auroc - other.auroc + math.hypot(own.high - own.auroc, other.auroc - other.low),
         )
         for name, other in others.items()
     }
@@ -232,7 +232,7 @@ def _feature(concept: str, row: Mapping[str, Any], found: Mapping[str, Interval]
         **{name: row[name] for name in kept},
         **dict(zip(("auroc", "auroc_low", "auroc_high"), map(float, own), strict=True)),
         "best_other": nearest,
-        "auroc_other": float(found[nearest].estimate),
+        "auroc_other": float(found[nearest].auroc),
         **dict(zip(("specificity", "specificity_low", "specificity_high"), map(float, difference), strict=True)),
     }
 

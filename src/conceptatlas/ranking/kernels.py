@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from conceptatlas.ranking.columns import Ints, ItemColumns, recount
+from conceptatlas.statistics.auroc import F64 as F64
 
 N_GRADES = 4
 PERCENTILE = 95
@@ -25,8 +26,6 @@ _LABEL = np.uint64(3)
 _VALUE_SHIFT = np.uint64(3)
 _FEATURE_SHIFT = np.uint64(35)
 _SIGN = np.uint32(0x80000000)
-
-F64 = npt.NDArray[np.float64]
 
 
 def _orderable(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint32]:
@@ -229,7 +228,7 @@ def spearman(data: SortedColumns, constant: npt.NDArray[np.bool_]) -> F64:
 
 
 def separation(data: SortedColumns, *, low: int, high: int) -> F64 | None:
-    """Return the AUROC of grade ``high`` against ``low`` (ties ½), float64 [F]; None where a grade has no item."""
+    """Return the AUROC of grade ``high`` against ``low``, float64 [F]; None where a grade has no item."""
     n_low, n_high = int(data.grade_counts[low]), int(data.grade_counts[high])
     if not n_low or not n_high:
         return None
@@ -242,25 +241,37 @@ def separation(data: SortedColumns, *, low: int, high: int) -> F64 | None:
     return u / (n_low * n_high)
 
 
-def rank_deviations(columns: ItemColumns, n_items: int) -> F64:
-    """Return each stored entry's mid-rank among its feature's ``n_items`` values minus that of a zero, float64 [nnz].
+def doubled_ranks(columns: ItemColumns, n_items: int) -> F64:
+    """Return twice (mid-rank of each entry − mid-rank of the zeros), whole numbers as float64 [nnz], in the order given.
 
-    A sum of ranks over some items is that of these deviations plus a number that depends on how many items alone.
+    Ranks are those of each feature's ``n_items`` scores, what is not stored being zero.
     """
-    feature = columns.feature_of_entry()
-    order = np.lexsort((columns.values, feature))
-    value, of = columns.values[order], feature[order]
-    begins = np.ones(len(order), dtype=bool)
-    begins[1:] = (value[1:] != value[:-1]) | (of[1:] != of[:-1])
-    start = np.flatnonzero(begins)
-    length = np.diff(np.append(start, len(order)))
-    n_zeros = n_items - columns.counts()
-    n_negative = np.bincount(feature[columns.values < 0], minlength=columns.n_features)
-    own = of[start]
-    rank = start + (length + 1) / 2 - columns.indptr[own] + np.where(value[start] > 0, n_zeros[own], 0)
-    out = np.empty(len(order))
-    out[order] = np.repeat(rank - (n_negative + (n_zeros + 1) / 2)[own], length)
+    keys = columns.feature_of_entry().astype(np.uint64) << _FEATURE_SHIFT
+    keys |= _orderable(columns.values).astype(np.uint64) << _VALUE_SHIFT
+    order = np.argsort(keys)
+    data = SortedColumns(keys[order], columns.indptr, np.array([n_items, 0, 0, 0]))
+    ties = _ties(data)
+    out = np.empty(len(keys))
+    out[order] = np.repeat(2 * (ties.rank - ties.zero_rank[ties.feature]), ties.length)
     return out
+
+
+def concordance(data: SortedColumns) -> F64:
+    """Return the share of pairs of items of different grade that each feature puts in order (ties ½), float64 [F].
+
+    NaN where no two grades occur.
+    """
+    counts = data.grade_counts.astype(np.float64)
+    n_pairs = (counts.sum() ** 2 - counts @ counts) / 2
+    if not n_pairs:
+        return np.full(data.n_features, np.nan)
+    in_order = np.zeros(data.n_features)
+    for high in range(1, N_GRADES):
+        for low in range(high):
+            found = separation(data, low=low, high=high)
+            if found is not None:
+                in_order += found * counts[low] * counts[high]
+    return in_order / n_pairs
 
 
 def grade_percentile(data: SortedColumns, grade: int) -> F64:

@@ -16,7 +16,7 @@ import scipy.sparse as sp
 from conceptatlas.ranking.columns import ItemColumns
 from conceptatlas.ranking.design import Design
 from conceptatlas.ranking.kernels import F64
-from conceptatlas.statistics import Exchange
+from conceptatlas.statistics import exchange
 
 # Sums run in float32; a permutation that gives the observed figure again must not miss it by a rounding.
 SLACK = 2e-6
@@ -27,19 +27,19 @@ F32 = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Permutations:
-    """Exchanged labels of the discovery items.
+    """Permuted labels of the discovery items.
 
     Attributes:
         labels: float32 [N, P], each column centred and of unit norm over discovery and 0 on hold-out items.
-        unit: What was exchanged: ``items``, ``groups``, ``pairs`` or ``groups and the items within them``.
-        n_units: How many units can change their labels.
-        least_p: The smallest p-value that the number of different arrangements allows.
+        unit: What was exchanged: ``items``, ``groups``, ``pairs`` or ``groups and items within them``.
+        n_units: How many of these can change their labels (groups, for the last).
+        smallest_p: The smallest p-value that the exchanges allow: 1 / distinct arrangements of the labels.
     """
 
     labels: F32
     unit: str
     n_units: int
-    least_p: float
+    smallest_p: float
 
     @property
     def count(self) -> int:
@@ -48,17 +48,17 @@ class Permutations:
 
 
 def permute(design: Design, count: int, rng: np.random.Generator) -> Permutations:
-    """Exchange the discovery labels ``count`` times, as groups and pairs allow (see ``Exchange``)."""
+    """Exchange the discovery labels ``count`` times: among groups of equal size, then within groups (see ``exchange``)."""
     inside = np.flatnonzero(design.discovery)
-    exchange = Exchange.of(design.labels[inside], design.groups[inside])
-    permuted = exchange.draw(count, rng).astype(np.float64)
+    labels = design.labels[inside]
+    how = exchange(labels, design.groups[inside])
+    permuted = labels[how.orders(count, rng)].T.astype(np.float64)
     permuted -= permuted.mean(axis=0)
     norm = np.linalg.norm(permuted, axis=0)
     permuted /= np.where(norm > 0, norm, 1)
     out = np.zeros((design.n_items, count), dtype=np.float32)
     out[inside] = permuted
-    least = max(float(np.exp(-exchange.log_arrangements)), 1 / (1 + count))
-    return Permutations(out, exchange.unit, exchange.n_units, least)
+    return Permutations(out, how.unit, how.n_units, how.smallest_p)
 
 
 def extreme_correlations(columns: ItemColumns, permutations: Permutations, design: Design) -> tuple[F32, F32]:
@@ -108,14 +108,3 @@ def p_of_max(observed: F64, best: F32) -> F64:
     ordered = np.sort(best.astype(np.float64))
     exceed = len(ordered) - np.searchsorted(ordered, np.nan_to_num(observed, nan=np.inf) - SLACK, side="left")
     return np.where(np.isnan(observed), np.nan, (1 + exceed) / (1 + len(ordered)))
-
-
-def benjamini_hochberg(p_values: F64) -> F64:
-    """Return Benjamini–Hochberg q-values of all p-values that are not NaN (which stay NaN), [F]."""
-    out = np.full(len(p_values), np.nan)
-    tested = np.flatnonzero(~np.isnan(p_values))
-    order = tested[np.argsort(p_values[tested], kind="stable")]
-    m = len(order)
-    q = p_values[order] * m / np.arange(1, m + 1)
-    out[order] = np.minimum(np.minimum.accumulate(q[::-1])[::-1], 1)
-    return out

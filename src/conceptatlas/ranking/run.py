@@ -26,7 +26,7 @@ from conceptatlas.ranking.examples import feature_examples
 from conceptatlas.ranking.families import decoder_cosines, describe, group, within_grade_correlation
 from conceptatlas.ranking.joined import check_same
 from conceptatlas.ranking.judged import Judge, with_judged
-from conceptatlas.ranking.null import benjamini_hochberg, permute
+from conceptatlas.ranking.null import permute
 from conceptatlas.ranking.options import AUTO, DEFAULT_STRATA, RankOptions
 from conceptatlas.ranking.pooling import cross_validated
 from conceptatlas.ranking.result import Ranking
@@ -45,6 +45,7 @@ from conceptatlas.ranking.tables import (
 )
 from conceptatlas.ranking.text_baselines import bag_of_words_scores
 from conceptatlas.recording import RecordedSAE, Recording
+from conceptatlas.statistics import benjamini_hochberg
 
 # Families are looked for among so many of the best; a table of thousands would cost a square of that.
 IN_FAMILIES = 500
@@ -346,7 +347,7 @@ class _Run:
             "n_units": None if self.permutations is None else self.permutations.n_units,
             "direction": self.options.direction,
             "pools": self.pools,
-            "least_p": None if self.permutations is None else self.permutations.least_p,
+            "smallest_p": None if self.permutations is None else self.permutations.smallest_p,
             "pearson_95": chance.line(chance.best) if chance.count else None,
             "by_sae": {
                 sae.slug: chance.line(best) for sae, best in zip(self.recording.saes, chance.by_sae, strict=True)

@@ -19,8 +19,8 @@ from conceptatlas.ranking.hidden import Pooled, pooled_states
 from conceptatlas.ranking.kernels import F64
 from conceptatlas.ranking.null import F32, Permutations, extreme_correlations
 from conceptatlas.ranking.options import RankOptions
+from conceptatlas.ranking.rank_null import RankNull
 from conceptatlas.ranking.scoring import FIGURES, score_columns
-from conceptatlas.ranking.significance import N_BINS, RankTest, n_strata, pooled_p, rank_statistics
 from conceptatlas.ranking.sinks import rows_to_leave_out
 from conceptatlas.recording import Recording, SparseColumns
 
@@ -170,7 +170,7 @@ class _Scored:
     chunk: Chunk
     feature: npt.NDArray[np.int32]
     table: Table
-    statistic: F64
+    z: F32
     stratum: npt.NDArray[np.int64]
     kept: npt.NDArray[np.bool_]
     density: F32
@@ -180,14 +180,9 @@ class _Scored:
 
 
 def _score_chunk(
-    source: Source,
-    chunk: Chunk,
-    design: Design,
-    options: RankOptions,
-    permutations: Permutations | None,
-    test: RankTest,
-) -> tuple[_Scored, npt.NDArray[np.int64]]:
-    columns = source.load(chunk)
+    source: Source, chunk: Chunk, null: RankNull, options: RankOptions, permutations: Permutations | None
+) -> _Scored:
+    design, columns = null.design, source.load(chunk)
     rows = source.firing_rows(chunk)
     fired = np.flatnonzero(rows)
     if len(fired) < columns.n_features:
@@ -195,7 +190,6 @@ def _score_chunk(
     figures = score_columns(columns, design, direction=options.direction)
     empty = np.zeros(0, np.float32)
     highest, lowest = (empty, empty) if permutations is None else extreme_correlations(columns, permutations, design)
-    statistic, stratum, pool = rank_statistics(columns, figures["n_active"].astype(np.int64), test)
     table = {name: figures[name].astype(np.float32) for name in FIGURES}
     feature = (fired + chunk.start).astype(np.int32)
     density = (rows[fired] / source.n_recorded_rows).astype(np.float32)
@@ -203,30 +197,26 @@ def _score_chunk(
     if options.without_dense:
         kept &= density <= DENSE
     n_scored = int(np.count_nonzero(columns.counts()))
-    return _Scored(chunk, feature, table, statistic, stratum, kept, density, n_scored, highest, lowest), pool
+    return _Scored(chunk, feature, table, *null.observe(columns), kept, density, n_scored, highest, lowest)
 
 
 def search(source: Source, design: Design, options: RankOptions, permutations: Permutations | None = None) -> Found:
     """Score every feature of the recording, and with ``permutations`` the best under chance, chunk by chunk."""
     chunks = source.chunks()
     n_features = sum(chunk.stop - chunk.start for chunk in chunks)
-    test = RankTest.of(design, n_features, np.random.default_rng([options.seed, 5]))
-    pool = np.zeros((n_strata(len(test.items)), N_BINS), dtype=np.int64)
+    null = RankNull(design, n_features, np.random.default_rng([options.seed, 5]))
     with (
         progress_bar("Scoring features", len(chunks)) as bar,
         ThreadPoolExecutor(min(worker_count(), max(1, len(chunks)))) as threads,
     ):
         parts = []
-        for part, counts in threads.map(
-            lambda chunk: _score_chunk(source, chunk, design, options, permutations, test), chunks
-        ):
+        for part in threads.map(lambda chunk: _score_chunk(source, chunk, null, options, permutations), chunks):
             parts.append(part)
-            pool += counts
             bar.advance()
-    return _collect(parts, pool, len(source.recording.saes), 0 if permutations is None else permutations.count)
+    return _collect(parts, null, len(source.recording.saes), 0 if permutations is None else permutations.count)
 
 
-def _collect(parts: list[_Scored], pool: npt.NDArray[np.int64], n_saes: int, n_permutations: int) -> Found:
+def _collect(parts: list[_Scored], null: RankNull, n_saes: int, n_permutations: int) -> Found:
     highest = np.full((n_saes, n_permutations), -np.inf, dtype=np.float32)
     lowest = np.full((n_saes, n_permutations), np.inf, dtype=np.float32)
     if n_permutations:
@@ -238,13 +228,13 @@ def _collect(parts: list[_Scored], pool: npt.NDArray[np.int64], n_saes: int, n_p
     for name in FIGURES:
         # Taken out of the parts as we go, so that no figure is in memory twice.
         table[name] = np.concatenate([part.table.pop(name) for part in parts] or [np.zeros(0, np.float32)])
-    statistic = np.concatenate([part.statistic for part in parts] or [np.zeros(0)])
+    z = np.concatenate([part.z for part in parts] or [np.zeros(0, np.float32)])
     stratum = np.concatenate([part.stratum for part in parts] or [np.zeros(0, np.int64)])
     return Found(
         np.concatenate([np.full(len(p.feature), p.chunk.sae, np.int32) for p in parts] or [np.zeros(0, np.int32)]),
         np.concatenate([part.feature for part in parts] or [np.zeros(0, np.int32)]),
         table,
-        pooled_p(statistic, stratum, pool),
+        null.p_values(z, stratum),
         np.concatenate([part.kept for part in parts] or [np.zeros(0, bool)]),
         np.concatenate([part.density for part in parts] or [np.zeros(0, np.float32)]),
         sum(part.n_scored for part in parts),

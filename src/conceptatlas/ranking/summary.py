@@ -107,7 +107,7 @@ def _chance(ranking: Ranking) -> Sentence:
     least = ranking.features["p_max"].min()
     assert isinstance(least, float)
     units = f"of the grades over {ranking.null['n_units']:,} {ranking.null['permuted']}"
-    floor = ranking.null.get("least_p", 0.0)
+    floor = ranking.null.get("smallest_p", 0.0)
     if floor > SIGNIFICANT:
         return Sentence(
             "chance",

@@ -1,22 +1,26 @@
-"""Two scores on the same items: the difference of their AUROCs, with interval and p-value; Holm over several."""
+"""Whether one score orders the same items better than another.
+
+The difference of two concordances (AUROCs where there are two classes) with the interval of Zou & Donner 2008 (MOVER): the
+score bounds of each are joined, with the correlation of the two taken from their influences by group (DeLong et al. 1988;
+Obuchowski 1997). Unlike DeLong's own variance it does not vanish where both are perfect.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import brentq
 from scipy.special import ndtr, ndtri
 
-from conceptatlas.statistics.auroc import Bools, clustered_covariance, effective_sizes, placements, score_bounds
+from conceptatlas.statistics.concordance import Estimate, estimate, score_bounds
 
-# Beyond this many deviations a p-value is below 1e-36: nobody asks how far.
-_Z_MOST = 12.5
+_LARGEST_Z = 20.0
 
 
 class Difference(NamedTuple):
-    """AUROC of the first score minus that of the second, its interval, and the two-sided p-value of no difference."""
+    """How much greater the first concordance is than the second; all NaN where a class is missing."""
 
     difference: float
     low: float
@@ -27,75 +31,54 @@ class Difference(NamedTuple):
 def paired_difference(
     a: npt.NDArray[np.floating],
     b: npt.NDArray[np.floating],
-    is_high: Bools,
+    grades: npt.NDArray[np.generic],
     groups: npt.NDArray[np.integer] | None = None,
     *,
     confidence: float = 0.95,
 ) -> Difference:
-    """Compare the AUROCs of two scores of the same items, [N] each.
-
-    The interval combines the two score intervals (Zou & Donner 2008, "MOVER", eq. 12) with the correlation of the two
-    AUROCs, by group (DeLong et al. 1988; Obuchowski 1997). So it does not vanish where both AUROCs are 1, as DeLong's
-    own does: two scores that are both perfect cannot be told apart. The p-value is 1 minus the largest confidence whose
-    interval leaves zero out.
+    """Return concordance of ``a`` minus that of ``b`` on the same items, its interval and two-sided p-value.
 
     Args:
-        a: The first score.
-        b: The second.
-        is_high: The class of each item.
-        groups: Number of each item's group; None where all are independent.
+        a: Scores of one method, [N].
+        b: Scores of the other, [N].
+        grades: The class (bool) or grade of each item, [N]; with two values the concordance is the AUROC.
+        groups: Number of each item's group, int [N]; None: each its own.
         confidence: Coverage aimed at.
 
-    Returns:
-        The difference; NaN where a class is missing.
+    The p-value is 1 minus the confidence at which the interval just reaches 0, so that interval and p-value agree. Equal
+    concordances give p = 1.
     """
-    if not is_high.any() or is_high.all():
+    first, second = estimate(a, grades, groups), estimate(b, grades, groups)
+    if np.isnan(first.theta):
         return Difference(np.nan, np.nan, np.nan, np.nan)
-    places = [placements(np.asarray(score, dtype=np.float64), is_high) for score in (a, b)]
-    thetas = np.array([place[is_high].mean() for place in places])
-    deviations = [place - theta for place, theta in zip(places, thetas, strict=True)]
-    own = np.arange(len(is_high)) if groups is None else groups
-    sizes = np.array([effective_sizes(deviation, is_high, groups) for deviation in deviations])
-    correlation = _correlation(deviations, is_high, own)
-    difference = float(thetas[0] - thetas[1])
+    correlation = _correlation(first, second)
+    difference = first.theta - second.theta
+    low, high = _bounds(first, second, correlation, float(ndtri((1 + confidence) / 2)))
+    if abs(difference) < 1e-12:
+        return Difference(0.0, low, high, 1.0)
 
-    def bounds(z: float) -> tuple[float, float]:
-        low, high = score_bounds(thetas, sizes[:, 0], sizes[:, 1], z=np.full(2, z))
-        down, up = thetas - low, high - thetas
-        to_low = down[0] ** 2 + up[1] ** 2 - 2 * correlation * down[0] * up[1]
-        to_high = up[0] ** 2 + down[1] ** 2 - 2 * correlation * up[0] * down[1]
-        return difference - max(to_low, 0.0) ** 0.5, difference + max(to_high, 0.0) ** 0.5
+    def nearer_bound(z: float) -> float:
+        bounds = _bounds(first, second, correlation, z)
+        return bounds[0] if difference > 0 else -bounds[1]
 
-    low, high = bounds(float(ndtri((1 + confidence) / 2)))
-    return Difference(difference, low, high, _p_value(difference, bounds))
+    outside = _LARGEST_Z if nearer_bound(_LARGEST_Z) > 0 else brentq(nearer_bound, 1e-9, _LARGEST_Z, xtol=1e-9)
+    return Difference(difference, low, high, float(2 * ndtr(-outside)))
 
 
-def _correlation(deviations: list[npt.NDArray[np.float64]], is_high: Bools, groups: npt.NDArray[np.integer]) -> float:
-    a, b = deviations
-    spread = clustered_covariance(a, a, is_high, groups) * clustered_covariance(b, b, is_high, groups)
-    if not spread > 0:
-        return 0.0
-    return float(np.clip(clustered_covariance(a, b, is_high, groups) / spread**0.5, -1, 1))
+def _correlation(first: Estimate, second: Estimate) -> float:
+    """Return the correlation of two concordances over items; 0 where one has no spread (then nothing is known of it)."""
+    spread = np.sqrt(float(first.influence @ first.influence) * float(second.influence @ second.influence))
+    return float(np.clip(first.influence @ second.influence / spread, -1, 1)) if spread > 1e-15 else 0.0
 
 
-def _p_value(difference: float, bounds: Callable[[float], tuple[float, float]]) -> float:
-    """Return the two-sided p-value at whose z the interval just reaches zero."""
-    if difference == 0:
-        return 1.0
-    from scipy.optimize import brentq
-
-    side = 0 if difference > 0 else 1
-    if bounds(_Z_MOST)[side] * difference > 0:
-        return float(2 * ndtr(-_Z_MOST))
-    return float(2 * ndtr(-brentq(lambda z: bounds(z)[side], 0.0, _Z_MOST, xtol=1e-6)))
+def _bounds(first: Estimate, second: Estimate, correlation: float, z: float) -> tuple[float, float]:
+    low_a, high_a = score_bounds(first.theta, first.counts, z)
+    low_b, high_b = score_bounds(second.theta, second.counts, z)
+    difference = first.theta - second.theta
+    down = _joined(first.theta - low_a, high_b - second.theta, correlation)
+    up = _joined(high_a - first.theta, second.theta - low_b, correlation)
+    return difference - down, difference + up
 
 
-def holm(p_values: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Return Holm's adjusted p-values (Holm 1979), in the order given; NaN stays NaN and is not counted."""
-    p = np.asarray(p_values, dtype=np.float64)
-    out = np.full(len(p), np.nan)
-    tested = np.flatnonzero(~np.isnan(p))
-    order = tested[np.argsort(p[tested], kind="stable")]
-    left = len(order) - np.arange(len(order))
-    out[order] = np.minimum(np.maximum.accumulate(p[order] * left), 1.0)
-    return out
+def _joined(x: float, y: float, correlation: float) -> float:
+    return float(np.sqrt(max(x * x + y * y - 2 * correlation * x * y, 0.0)))
