@@ -53,8 +53,8 @@ def study(model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Record
 
 
 def test_readouts(subject: LanguageSubject) -> None:
-    (plain,) = Readout("end").token_ids(subject, ["a brave child"])
-    (chat,) = Readout("chat").token_ids(subject, ["a brave child"])
+    (plain,) = (shown.ids for shown in Readout("end").show(subject, ["a brave child"]))
+    (chat,) = (shown.ids for shown in Readout("chat").show(subject, ["a brave child"]))
     assert Readout().settled(subject).kind == "chat"
     bos = subject.tokenizer.bos_token_id
     assert (chat == bos).sum() == 1
@@ -76,11 +76,11 @@ def test_targets_are_single_tokens(subject: LanguageSubject) -> None:
 
 def test_steering_equals_two_passes_and_leaves_bos_alone(subject: LanguageSubject) -> None:
     outputs = LanguageOutputs(subject)
-    inputs = Readout("end").token_ids(subject, ["She told him that the bag was new", "I lied"])
+    inputs = Readout("end").show(subject, ["She told him that the bag was new", "I lied"])
     direction = torch.nn.functional.normalize(torch.arange(32.0) - 11, dim=0)
     steered = outputs.outputs(inputs, site=SITE, edit=steer_edit(direction, 2.5))
     layers = subject.hf_model.model.layers
-    for ids, row in zip(inputs, steered, strict=True):
+    for shown, row in zip(inputs, steered, strict=True):
 
         def add(_module: Any, _args: Any, output: Any) -> Any:
             hidden = output[0] if isinstance(output, tuple) else output
@@ -89,7 +89,7 @@ def test_steering_equals_two_passes_and_leaves_bos_alone(subject: LanguageSubjec
 
         handle = layers[1].register_forward_hook(add)
         with torch.no_grad():
-            expected = subject.hf_model(torch.tensor(ids.astype(np.int64))[None]).logits[0, -1].log_softmax(-1)
+            expected = subject.hf_model(torch.tensor(shown.ids.astype(np.int64))[None]).logits[0, -1].log_softmax(-1)
         handle.remove()
         assert torch.allclose(row, expected, atol=1e-4)
     plain = outputs.outputs(inputs, site=SITE)
@@ -99,7 +99,7 @@ def test_steering_equals_two_passes_and_leaves_bos_alone(subject: LanguageSubjec
 
 def test_a_direction_written_into_the_unembedding_moves_its_token_as_computed(subject: LanguageSubject) -> None:
     """Behind the last block only final norm, unembedding and soft-cap follow: the logit has a closed form."""
-    inputs = Readout("end").token_ids(subject, ["They carried the stranger home"])
+    inputs = Readout("end").show(subject, ["They carried the stranger home"])
     hf = subject.hf_model
     last = f"blocks.{subject.n_layers - 1}.hook_resid_post"
     outputs = LanguageOutputs(subject)
@@ -142,7 +142,7 @@ def test_effects_are_complete_and_reproducible(study: tuple[Recording, Ranking, 
     entry = written["features"][0]
     assert len(entry["random_features"]) == len(entry["random_directions"]) == 3
     assert entry["bar"] == max(0, entry["random_features_p95"], entry["random_directions_p95"])
-    assert entry["causal"] == (entry["rise"] >= 2 and entry["rise"] >= 2 * entry["bar"])
+    assert entry["causal"] == (not entry["reasons"])
     assert entry["difference_of_means_rise"] is not None
     assert entry["kl"] >= 0
     assert [dose["alpha"] for dose in entry["doses"]] == sorted(dose["alpha"] for dose in entry["doses"])

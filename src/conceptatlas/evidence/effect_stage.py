@@ -19,14 +19,15 @@ from conceptatlas.base.progress import progress_bar
 from conceptatlas.base.provenance import write_run
 from conceptatlas.concepts import holdout_mask
 from conceptatlas.evidence.edits import steer as steer_edit
-from conceptatlas.evidence.effects import ALPHAS, N_CONTROLS, N_DOSE_CONTROLS, Effect, Scene, measure_effect
+from conceptatlas.evidence.effects import Effect
 from conceptatlas.evidence.features import FeatureRef, best_of_layers, column_of_rows, features_of_ranking
-from conceptatlas.evidence.readout import LanguageOutputs, Readout, ReadoutKind, target_ids
+from conceptatlas.evidence.measuring import ALPHAS, N_CONTROLS, Scene, measure_effect, n_pairs
+from conceptatlas.evidence.readout import LanguageOutputs, Readout, ReadoutKind, edited_text, target_ids
 from conceptatlas.evidence.tensors import SAETensors, load_tensors
 from conceptatlas.evidence.token_attribution import attribute_tokens
 from conceptatlas.ranking import Ranking
 from conceptatlas.recording import Recording
-from conceptatlas.subjects import LanguageSubject, Site, load_subject
+from conceptatlas.subjects import LanguageSubject, load_subject
 
 EFFECTS_CSV = "effects.csv"
 EFFECTS_JSON = "effects.json"
@@ -37,7 +38,8 @@ ATTRIBUTED_ITEMS = 2
 CSV_COLUMNS = (
     "rank", "sae_id", "layer", "feature_id", "alpha", "amount", "own_p95", "base_logprob", "rise", "rise_flipped",
     "random_features_p95", "random_directions_p95", "bar", "causal", "difference_of_means_rise", "direct_rise", "kl",
-    "ablation_change", "ablation_random", "promoted", "suppressed",
+    "ablation_change", "ablation_random", "promoted", "suppressed", "rise_low", "rise_high", "n_items", "n_groups",
+    "like_percentile", "n_like", "kl_other", "kl_random_directions", "loss", "loss_rise", "reasons",
 )  # fmt: skip
 
 
@@ -70,6 +72,7 @@ class FeatureEffect:
             "bar": effect.bar,
             "causal": effect.causal,
             "verdict": effect.verdict,
+            "reasons": [*effect.missing, *effect.damage],
             "generated": self.generated,
             "attributions": self.attributions,
         }
@@ -79,6 +82,7 @@ class FeatureEffect:
         row = self.as_json()
         for name in ("promoted", "suppressed"):
             row[name] = " ".join(token for token, _ in row[name])
+        row["reasons"] = "; ".join(row["reasons"])
         return {name: row[name] for name in CSV_COLUMNS}
 
 
@@ -172,15 +176,15 @@ def measure_effects(
     chosen = _items(rec, share, n_items)
     found: list[FeatureEffect] = []
     stage = _Stage(rec, subject, where, target_ids(subject, words), chosen, holdout=share, device=str(subject.device))
-    runs = len(alphas) * (1 + 2 * min(N_DOSE_CONTROLS, n_controls)) + 2 * n_controls + 1
-    with progress_bar("effects", total=runs * len(features)) as bar:
+    counts = {name: len(items) for name, items in chosen.items()}
+    pairs = n_pairs(counts, n_doses=len(alphas), n_controls=n_controls)
+    with progress_bar("effects", total=pairs * len(features)) as bar:
         for feature in features:
             bar.describe(feature.label)
             rng = np.random.default_rng([seed, feature.layer, feature.feature_id])
             found.append(
                 stage.measure(feature, rng, alpha=alpha, alphas=alphas, n_controls=n_controls, tick=bar.advance)
             )
-    counts = {name: len(items) for name, items in chosen.items()}
     effects = Effects(found, words, where, counts, Path(out) if out is not None else None)
     if effects.path is not None:
         _save(
@@ -263,17 +267,18 @@ class _Stage:
         device: str,
     ) -> None:
         self.rec = rec
-        self.holdout = holdout
         self.subject = subject
         self.outputs = LanguageOutputs(subject)
         self.items = items
         self.texts = rec.items["text"].to_list()
         self.inputs = {
-            name: readout.token_ids(subject, [self.texts[item] for item in members]) for name, members in items.items()
+            name: readout.show(subject, [self.texts[item] for item in members]) for name, members in items.items()
         }
         self.targets = targets
         self.device = device
+        self.discovery = ~_holdout(rec, holdout)
         self._sae: tuple[str, SAETensors] | None = None
+        self._scenes: dict[str, Scene] = {}
 
     def sae(self, slug: str) -> SAETensors:
         if self._sae is None or self._sae[0] != slug:
@@ -281,27 +286,25 @@ class _Stage:
         return self._sae[1]
 
     def scene(self, site: str) -> Scene:
-        last = str(Site("hook_resid_post", self.subject.n_layers - 1))
-        norms = self.outputs.activations(self.inputs["discovery"], site).float().norm(dim=1)
-        return Scene(
-            outputs=self.outputs,
-            site=site,
-            last_site=last,
-            discovery=self.inputs["discovery"],
-            neutral=self.inputs["neutral"],
-            strong=self.inputs["strong"],
-            targets=self.targets,
-            residual_norm=float(norms.mean()),
-            difference_of_means=self._difference_of_means(site),
-        )
+        if site not in self._scenes:
+            self._scenes[site] = Scene(
+                outputs=self.outputs,
+                site=site,
+                discovery=self.inputs["discovery"],
+                neutral=self.inputs["neutral"],
+                strong=self.inputs["strong"],
+                targets=self.targets,
+                neutral_groups=self.rec.items["split_hash"].to_numpy()[self.items["neutral"]],
+                difference_of_means=self._difference_of_means(site),
+            )
+        return self._scenes[site]
 
     def _difference_of_means(self, site: str) -> torch.Tensor | None:
         if site not in self.rec.hidden_sites:
             return None
         hidden = np.asarray(self.rec.hidden_final(site), dtype=np.float32)
         labels = self.rec.items["label"].to_numpy()
-        seen = ~_holdout(self.rec, self.holdout)
-        top, low = hidden[seen & (labels == labels.max())], hidden[seen & (labels == labels.min())]
+        top, low = (hidden[self.discovery & (labels == grade)] for grade in (labels.max(), labels.min()))
         return torch.from_numpy(top.mean(0) - low.mean(0))
 
     def measure(self, feature: FeatureRef, rng: np.random.Generator, **options: Any) -> FeatureEffect:
@@ -309,12 +312,13 @@ class _Stage:
         sae = self.sae(feature.slug)
         scene = self.scene(recorded.site)
         column = column_of_rows(self.rec, feature)
-        own = column[column > 0]
+        rows = self.discovery[self.rec.item_of_row]
+        own = column[rows & (column > 0)]
         effect = measure_effect(
             scene,
             sae,
             feature.feature_id,
-            density_F=density(self.rec, feature.slug),
+            density_F=density(self.rec, feature.slug, rows),
             own_p95=float(np.percentile(own, 95)) if len(own) else 0.0,
             rng=rng,
             **options,
@@ -347,21 +351,22 @@ class _Stage:
         return found
 
     def _generate(self, site: str, sae: SAETensors, feature: int, amount: float) -> list[dict[str, Any]]:
-        direction = torch.nn.functional.normalize(sae.W_dec[feature], dim=0)
-        edit = self.outputs.on_text(steer_edit(direction, amount))
+        edit = steer_edit(torch.nn.functional.normalize(sae.W_dec[feature], dim=0), amount)
         found = []
-        for item, ids in list(zip(self.items["neutral"], self.inputs["neutral"], strict=True))[:GENERATED_ITEMS]:
-            plain = self.subject.generate(ids, max_new_tokens=NEW_TOKENS).text
-            with self.subject.edited(Site.parse(site), edit):
-                steered = self.subject.generate(ids, max_new_tokens=NEW_TOKENS).text
+        for item, shown in list(zip(self.items["neutral"], self.inputs["neutral"], strict=True))[:GENERATED_ITEMS]:
+            plain = self.subject.generate(shown.ids, max_new_tokens=NEW_TOKENS).text
+            with edited_text(self.subject, site, edit, shown):
+                steered = self.subject.generate(shown.ids, max_new_tokens=NEW_TOKENS).text
             found.append({"item": item, "text": self.texts[item], "without": plain, "with": steered})
         return found
 
 
-def density(rec: Recording, slug: str) -> npt.NDArray[np.float64]:
-    """Return the share of recorded rows on which each feature of an SAE is active, [F]."""
+def density(rec: Recording, slug: str, rows_T: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    """Return the share of the rows ``rows_T`` (bool [T]) on which each feature of an SAE is active, [F]."""
     columns = rec.columns(slug)
-    return np.diff(np.asarray(columns.indptr).astype(np.float64)) / max(1, rec.n_rows)
+    stored = np.concatenate([[0], np.cumsum(rows_T[np.asarray(columns.rows)])])
+    indptr = np.asarray(columns.indptr).astype(np.int64)
+    return (stored[indptr[1:]] - stored[indptr[:-1]]) / max(1, int(rows_T.sum()))
 
 
 def _save(effects: Effects, folder: Path, *, options: dict[str, Any]) -> None:
@@ -407,11 +412,10 @@ def steer(
         ``without`` and ``with``.
     """
     subject = load_subject(model, device=device)
-    outputs = LanguageOutputs(subject)
-    (ids,) = Readout("chat" if chat else "end").token_ids(subject, [prompt])
-    norm = float(outputs.activations([ids], site).float().norm(dim=1).mean())
+    (shown,) = Readout("chat" if chat else "end").show(subject, [prompt])
+    norm = float(LanguageOutputs(subject).activations([shown], site).float().norm(dim=1).mean())
     vector = torch.as_tensor(np.asarray(direction_D, dtype=np.float32), device=subject.device)
-    edit = outputs.on_text(steer_edit(torch.nn.functional.normalize(vector, dim=0), alpha * norm))
-    without = subject.generate(ids, max_new_tokens=max_new_tokens).text
-    with subject.edited(Site.parse(site), edit):
-        return {"without": without, "with": subject.generate(ids, max_new_tokens=max_new_tokens).text}
+    edit = steer_edit(torch.nn.functional.normalize(vector, dim=0), alpha * norm)
+    without = subject.generate(shown.ids, max_new_tokens=max_new_tokens).text
+    with edited_text(subject, site, edit, shown):
+        return {"without": without, "with": subject.generate(shown.ids, max_new_tokens=max_new_tokens).text}
