@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ import pytest
 import torch
 
 from conceptatlas.base.errors import InputError
-from conceptatlas.concepts import build_concept
+from conceptatlas.concepts import build_concept, holdout_mask
 from conceptatlas.evidence import measure_effects, steer
 from conceptatlas.evidence.edits import steer as steer_edit
+from conceptatlas.evidence.effect_stage import density
 from conceptatlas.evidence.effects import Dose, choose_dose, like_density, random_directions, shared_dose
-from conceptatlas.evidence.features import FeatureRef, best_of_layers
+from conceptatlas.evidence.features import FeatureRef, best_of_layers, column_of_rows
 from conceptatlas.evidence.readout import LanguageOutputs, Readout, target_ids
 from conceptatlas.evidence.tensors import load_tensors
 from conceptatlas.ranking import Ranking, rank
@@ -238,3 +240,24 @@ def test_the_holdout_is_that_of_the_ranking(study: tuple[Recording, Ranking, Pat
     assert half.items == {"discovery": 15, "neutral": 15, "strong": 15}
     with pytest.raises(InputError, match="held out nothing"):
         measure_effects(rank(recording, folder / "all", holdout=0.0, **options), recording, **few)  # type: ignore[arg-type]
+
+
+def test_density_and_own_activation_are_those_of_discovery_rows(study: tuple[Recording, Ranking, Path]) -> None:
+    """The hold-out items' rows must not count: dose and controls are chosen on discovery."""
+    recording, ranking, _ = study
+    (effects,) = measure_effects(
+        ranking, recording, top_n=1, targets=["child"], n_items=3, n_controls=2, device="cpu"
+    ).features
+    ref = effects.feature
+    held = holdout_mask(recording.items["label"].to_numpy(), recording.items["split_hash"].to_numpy(), share=0.3)
+    rows = ~held[recording.item_of_row]
+    column = column_of_rows(recording, ref)
+    own = [value for value, kept in zip(column.tolist(), rows.tolist(), strict=True) if kept and value > 0]
+    assert effects.effect.own_p95 == pytest.approx(np.percentile(own, 95))
+    assert effects.effect.own_p95 != pytest.approx(np.percentile(column[column > 0], 95))
+    found = density(recording, ref.slug, rows)
+    assert len(found) == 48
+    for feature in range(48):
+        acts = column_of_rows(recording, replace(ref, feature_id=feature))
+        assert found[feature] == pytest.approx((acts[rows] > 0).mean())
+    assert density(recording, ref.slug, np.zeros(recording.n_rows, dtype=bool)).sum() == 0

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 import torch
 
 from conceptatlas.base.errors import InputError
-from conceptatlas.base.files import atomic_file, ensure_folder, write_json
 from conceptatlas.base.progress import progress_bar
-from conceptatlas.base.provenance import write_run
 from conceptatlas.concepts import holdout_mask
 from conceptatlas.evidence.edits import steer as steer_edit
-from conceptatlas.evidence.effects import Effect
+from conceptatlas.evidence.effect_result import Effects, FeatureEffect, save_effects
 from conceptatlas.evidence.features import FeatureRef, best_of_layers, column_of_rows, features_of_ranking
 from conceptatlas.evidence.measuring import ALPHAS, N_CONTROLS, Scene, measure_effect, n_pairs
+from conceptatlas.evidence.output_lens import score_saes
 from conceptatlas.evidence.readout import LanguageOutputs, Readout, ReadoutKind, edited_text, target_ids
 from conceptatlas.evidence.tensors import SAETensors, load_tensors
 from conceptatlas.evidence.token_attribution import attribute_tokens
@@ -29,88 +27,9 @@ from conceptatlas.ranking import Ranking
 from conceptatlas.recording import Recording
 from conceptatlas.subjects import LanguageSubject, load_subject
 
-EFFECTS_CSV = "effects.csv"
-EFFECTS_JSON = "effects.json"
 NEW_TOKENS = 12
 GENERATED_ITEMS = 3
 ATTRIBUTED_ITEMS = 2
-
-CSV_COLUMNS = (
-    "rank", "sae_id", "layer", "feature_id", "alpha", "amount", "own_p95", "base_logprob", "rise", "rise_flipped",
-    "random_features_p95", "random_directions_p95", "bar", "causal", "difference_of_means_rise", "direct_rise", "kl",
-    "ablation_change", "ablation_random", "promoted", "suppressed", "rise_low", "rise_high", "n_items", "n_groups",
-    "like_percentile", "n_like", "kl_other", "kl_random_directions", "loss", "loss_rise", "reasons",
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class FeatureEffect:
-    """One feature's effect, with generated text.
-
-    Attributes:
-        feature: Which feature.
-        effect: What it causes.
-        generated: For some neutral hold-out items: item, text, what follows without the edit, and with it.
-        attributions: For some hold-out items of the top grade: item, tokens and what each pushes.
-    """
-
-    feature: FeatureRef
-    effect: Effect
-    generated: list[dict[str, Any]]
-    attributions: list[dict[str, Any]]
-
-    def as_json(self) -> dict[str, Any]:
-        """Return everything, for ``effects.json``."""
-        effect = self.effect
-        return {
-            "rank": self.feature.rank,
-            "slug": self.feature.slug,
-            "sae_id": self.feature.sae_id,
-            "layer": self.feature.layer,
-            "feature_id": self.feature.feature_id,
-            **asdict(effect),
-            "bar": effect.bar,
-            "causal": effect.causal,
-            "verdict": effect.verdict,
-            "reasons": [*effect.missing, *effect.damage],
-            "generated": self.generated,
-            "attributions": self.attributions,
-        }
-
-    def as_row(self) -> dict[str, Any]:
-        """Return the row of ``effects.csv``."""
-        row = self.as_json()
-        for name in ("promoted", "suppressed"):
-            row[name] = " ".join(token for token, _ in row[name])
-        row["reasons"] = "; ".join(row["reasons"])
-        return {name: row[name] for name in CSV_COLUMNS}
-
-
-@dataclass(frozen=True)
-class Effects:
-    """What the effect stage found.
-
-    Attributes:
-        features: The features, in the ranking's order.
-        targets: The target words.
-        readout: Where the next token was read.
-        items: How many items: discovery, neutral, strong.
-        path: The folder, where written.
-    """
-
-    features: list[FeatureEffect]
-    targets: list[str]
-    readout: Readout
-    items: dict[str, int]
-    path: Path | None = None
-
-    @property
-    def table(self) -> pl.DataFrame:
-        """The rows of ``effects.csv``."""
-        return pl.DataFrame([found.as_row() for found in self.features], infer_schema_length=None)
-
-    def _repr_html_(self) -> str:
-        return self.table._repr_html_()
 
 
 def measure_effects(
@@ -136,7 +55,8 @@ def measure_effects(
     Args:
         ranking: A ranking, or its folder.
         rec: The recording that was ranked, or its folder.
-        out: Where to write ``effects.csv``, ``effects.json`` and ``run.json``; None writes nothing.
+        out: Where to write ``effects.csv``, ``effects.json``, ``output_scores.parquet`` and ``run.json``; None writes
+            nothing.
         top_n: How many features, from the top.
         per_layer: The best feature of each layer instead: a concept may be caused at another layer than where it is read.
         targets: Words whose log-probability is measured, each one token; for the built-in model the narrator's verdicts on
@@ -185,9 +105,11 @@ def measure_effects(
             found.append(
                 stage.measure(feature, rng, alpha=alpha, alphas=alphas, n_controls=n_controls, tick=bar.advance)
             )
-    effects = Effects(found, words, where, counts, Path(out) if out is not None else None)
+    ranked = features_of_ranking(ranking, rec)
+    scores, without = score_saes(subject, rec, stage.sae, ranked, stage.targets)
+    effects = Effects(found, words, where, counts, scores, without, Path(out) if out is not None else None)
     if effects.path is not None:
-        _save(
+        save_effects(
             effects,
             effects.path,
             options={"top_n": top_n, "per_layer": per_layer, "alpha": alpha, "n_items": n_items, "seed": seed},
@@ -367,22 +289,6 @@ def density(rec: Recording, slug: str, rows_T: npt.NDArray[np.bool_]) -> npt.NDA
     stored = np.concatenate([[0], np.cumsum(rows_T[np.asarray(columns.rows)])])
     indptr = np.asarray(columns.indptr).astype(np.int64)
     return (stored[indptr[1:]] - stored[indptr[:-1]]) / max(1, int(rows_T.sum()))
-
-
-def _save(effects: Effects, folder: Path, *, options: dict[str, Any]) -> None:
-    ensure_folder(folder)
-    with atomic_file(folder / EFFECTS_CSV) as handle:
-        effects.table.write_csv(handle)
-    write_json(
-        folder / EFFECTS_JSON,
-        {
-            "targets": effects.targets,
-            "readout": asdict(effects.readout),
-            "items": effects.items,
-            "features": [found.as_json() for found in effects.features],
-        },
-    )
-    write_run(folder, command="effect", options={**options, "targets": effects.targets})
 
 
 def steer(

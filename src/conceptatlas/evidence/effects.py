@@ -163,9 +163,7 @@ class Effect:
         if self.like_percentile is None:
             found.append("no tokens of like probability to compare with")
         elif self.like_percentile < MIN_PERCENTILE:
-            found.append(
-                f"{100 - self.like_percentile:.0f}% of the {self.n_like} tokens of like probability rise more"
-            )
+            found.append(f"{100 - self.like_percentile:.0f}% of the {self.n_like} tokens of like probability rise more")
         return found
 
     @property

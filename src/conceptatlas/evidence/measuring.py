@@ -95,8 +95,8 @@ class Items:
             order.append(part.rows)
         assert mean is not None
         places = torch.cat(order).argsort()
-        joined = (torch.cat(pieces)[places] for pieces in zip(*found, strict=True))
-        return _Base(*joined, mean / len(self.shown))
+        targets, joint, rest, others, entropy = (torch.cat(pieces)[places] for pieces in zip(*found, strict=True))
+        return _Base(targets, joint, rest, others, entropy, mean / len(self.shown))
 
     def moved(self, edits: Edits, *, tick: Tick = lambda _steps: None) -> Moved:
         """Return what edits do to the next token.

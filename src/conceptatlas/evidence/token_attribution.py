@@ -2,8 +2,8 @@
 
 The score is the feature's pre-activation at one row (it has a gradient on both sides of the threshold, and differences of
 it add up). Special tokens keep their embedding everywhere; the baseline of the others is the mean of their embeddings: a
-text of the same length that says nothing. (Not the zero vector: the models normalise each row, so that the score jumps at zero and
-no sum over steps is complete.)
+text of the same length that says nothing. (Not the zero vector: the models normalise each row, so that the score jumps at
+zero and no sum over steps is complete.)
 """
 
 from __future__ import annotations

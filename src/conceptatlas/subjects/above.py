@@ -158,8 +158,8 @@ class KeptTexts:
     def _replays_truly(self) -> bool:
         """Run the shortest text once whole and once from the kept state: is it the same?"""
         first = min(range(self.n_texts), key=lambda i: len(self.token_ids[i]))
-        expected = self.subject.logits([self.token_ids[first]])[0]
         (part,) = self.logits(unedited, only=[first])
+        expected = self.subject.logits([self.token_ids[first]])[0]
         allowed = _SAME.get(self.subject.dtype, 5e-2) * float(expected.abs().max())
         return float((part.logits[0, 0] - expected).abs().max()) <= allowed
 
@@ -216,7 +216,9 @@ class KeptTexts:
         mask = np.zeros((len(texts), length), dtype=bool)
         for place, text in enumerate(texts):
             mask[place, : len(asked[text])] = asked[text]
-        places = torch.from_numpy(np.concatenate([np.arange(first[text], first[text + 1]) for text in texts])).to(device)
+        places = torch.from_numpy(np.concatenate([np.arange(first[text], first[text + 1]) for text in texts])).to(
+            device
+        )
         flat = torch.from_numpy(np.flatnonzero(mask)).to(device)
         for start in range(0, len(edited), at_once):
             chunk = edited[start : start + at_once]
@@ -237,7 +239,9 @@ class KeptTexts:
             return self.subject.run_with_head(batch)
 
 
-def _slices(lengths: Sequence[int], rows: Sequence[int], n_edits: int, vocabulary: int) -> Iterator[tuple[int, int, int]]:
+def _slices(
+    lengths: Sequence[int], rows: Sequence[int], n_edits: int, vocabulary: int
+) -> Iterator[tuple[int, int, int]]:
     """Yield (first text, the one after the last, edits at once) so that no pass is larger than the limits.
 
     Args:
@@ -282,7 +286,7 @@ def returning_at_once(
 
     own = [block.__dict__.get("forward") for block in blocks]  # a wrapper that a library put there
     for block in blocks:
-        block.forward = forward_of(block is blocks[-1])  # type: ignore[method-assign]
+        block.forward = forward_of(block is blocks[-1])
     try:
         yield
     finally:
@@ -290,4 +294,4 @@ def returning_at_once(
             if before is None:
                 del block.forward
             else:
-                block.forward = before  # type: ignore[method-assign]
+                block.forward = before
