@@ -37,7 +37,7 @@ def whole_pass(
     """The slow way: text by text, the whole model with a hook; log-probabilities in float64, [T, V]."""
     found = []
     for number, one in enumerate(shown):
-        moved = torch.from_numpy(one.text.astype(np.float32))[None, :, None] * vector
+        moved = torch.from_numpy(one.edited.astype(np.float32))[None, :, None] * vector
         with subject.edited(Site.parse(site), lambda x, moved=moved: x + moved):
             found.append(subject.logits([one.ids], None if rows is None else [rows[number]]))
     return torch.cat(found).double().log_softmax(-1)
@@ -109,6 +109,8 @@ def test_only_the_items_own_text_is_steered(subject: LanguageSubject) -> None:
     assert words.strip() == "user model assistant I lied"
     assert not chat.text[0]
     assert not chat.text[-1]
+    # Where the model begins to speak is edited as what it writes itself.
+    assert chat.edited.tolist() == [*chat.text[:-1].tolist(), True]
     direction = torch.randn(32, generator=torch.Generator().manual_seed(3))
     for shown in (plain, chat):
         kept = LanguageOutputs(subject).kept([shown], SITE)
@@ -116,7 +118,7 @@ def test_only_the_items_own_text_is_steered(subject: LanguageSubject) -> None:
         with subject.edited(Site("hook_resid_pre", 2), lambda x, seen=seen: seen.append(x) or x):
             list(kept.logits(steer_each(50 * direction[None])))
         moved = (seen[-1][0] - kept.values(0)).norm(dim=1) > 1
-        assert moved.tolist() == shown.text.tolist()
+        assert moved.tolist() == shown.edited.tolist()
 
 
 def test_generation_leaves_special_tokens_alone(subject: LanguageSubject) -> None:
@@ -130,7 +132,7 @@ def test_generation_leaves_special_tokens_alone(subject: LanguageSubject) -> Non
     ):
         out = subject.generate(shown.ids, max_new_tokens=4)
     changed = [(after - before).abs().amax(-1)[0] > 1 for before, after in zip(given, got, strict=True)]
-    assert changed[0].tolist() == shown.text.tolist()
+    assert changed[0].tolist() == shown.edited.tolist()
     special = subject.token_rules.special_ids.tolist()
     for token, step in zip(out.new_ids, changed[1:], strict=False):
         assert bool(step[0]) == (int(token) not in special)

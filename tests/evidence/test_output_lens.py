@@ -26,8 +26,10 @@ def load(tmp_path_factory: pytest.TempPathFactory) -> Load:
     return lambda family: load_subject(str(tiny_model(family, folder)), device="cpu")
 
 
-@pytest.mark.parametrize(("family", "centred"), [("gemma2", False), ("llama", False), ("gpt2", True), ("gpt_neox", True)])
-def test_the_lens_is_the_final_norm_and_the_unembedding(family: str, centred: bool, load: Load) -> None:  # noqa: FBT001
+@pytest.mark.parametrize(
+    ("family", "centred"), [("gemma2", False), ("llama", False), ("gpt2", True), ("gpt_neox", True)]
+)
+def test_the_lens_is_the_final_norm_and_the_unembedding(family: str, centred: bool, load: Load) -> None:
     """Logits of norm(x) in the direction d are d @ W over the norm's divisor, up to a constant over the vocabulary."""
     subject = load(family)
     norm = next(m for name, m in subject.stack.base.named_children() if name in ("norm", "ln_f", "final_layer_norm"))

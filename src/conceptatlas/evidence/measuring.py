@@ -18,7 +18,7 @@ For one feature at its site:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -196,13 +196,16 @@ class Scene:
     def behind_the_last_block(self) -> Items:
         """Neutral items, kept behind the last block; edits apply where the next token is read."""
         last = f"blocks.{self.outputs.subject.n_layers - 1}.hook_resid_post"
-        read = [Shown(shown.ids, np.arange(len(shown.ids)) == len(shown.ids) - 1) for shown in self.neutral]
+        ends = [np.arange(len(shown.ids)) == len(shown.ids) - 1 for shown in self.neutral]
+        read = [replace(shown, edited=end) for shown, end in zip(self.neutral, ends, strict=True)]
         return Items(self.outputs, read, last, self.targets)
 
     @cached_property
     def residual_norm(self) -> float:
         """The mean norm of the activations at the site, on the text of discovery items."""
-        return float(self.on_discovery.kept.editable_values().float().norm(dim=1).mean())
+        kept = self.on_discovery.kept
+        rows = [kept.values(i)[torch.from_numpy(shown.text)] for i, shown in enumerate(self.discovery)]
+        return float(torch.cat(rows).float().norm(dim=1).mean())
 
 
 def measure_effect(

@@ -29,12 +29,15 @@ class Shown:
     Attributes:
         ids: Token ids up to the place where the next token is read, int32 [S].
         text: bool [S], False at every token that is not the item's own text: special tokens (by id, wherever they stand)
-            and the chat template's tokens. Steering and ablation leave those alone: they carry no content, and some have a
-            norm of a hundred times the others'.
+            and the chat template's tokens.
+        edited: bool [S], where steering and ablation apply: at the text, and where the model begins to speak, as at every
+            token that it writes itself. Special tokens and the template are left alone: they carry no content, and some
+            have a norm of a hundred times the others'.
     """
 
     ids: TokenIds
     text: RowMask
+    edited: RowMask
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ class Readout:
         readout = self.settled(subject)
         if readout.kind == "end":
             tokenized = subject.tokenize([text + readout.append for text in texts])
-            return [Shown(ids, rows) for ids, rows in zip(tokenized.token_ids, tokenized.rows, strict=True)]
+            return [Shown(ids, rows, rows) for ids, rows in zip(tokenized.token_ids, tokenized.rows, strict=True)]
         chat = ChatFormat(subject.tokenizer, name=subject.id)
         return [_in_template(subject, chat, text) for text in texts]
 
@@ -89,7 +92,8 @@ def _in_template(subject: LanguageSubject, chat: ChatFormat, text: str) -> Shown
     # Counted from both ends of the rendering, never searched for: the item may hold what the template holds.
     start, stop = len(chat.before), len(rendered) - len(chat.after)
     within = (spans[:, 1] > start) & (spans[:, 0] < stop)
-    return Shown(ids, within & ~np.isin(ids, subject.token_rules.special_ids))
+    ordinary = ~np.isin(ids, subject.token_rules.special_ids)
+    return Shown(ids, within & ordinary, (within | (np.arange(len(ids)) == len(ids) - 1)) & ordinary)
 
 
 def target_ids(subject: LanguageSubject, words: Sequence[str]) -> list[int]:
@@ -126,13 +130,14 @@ class LanguageOutputs:
         return self.subject.id
 
     def kept(self, inputs: Sequence[Shown], site: str) -> KeptTexts:
-        """Return the inputs, run up to a site: edits there apply to their text only."""
-        ids, masks = [shown.ids for shown in inputs], [shown.text for shown in inputs]
+        """Return the inputs, run up to a site: edits there apply where they are meant to (see `Shown`)."""
+        ids, masks = [shown.ids for shown in inputs], [shown.edited for shown in inputs]
         return KeptTexts(self.subject, ids, Site.parse(site), editable=masks)
 
     def activations(self, inputs: Sequence[Shown], site: str) -> torch.Tensor:
-        """Return the activations at every token of the text, [T, D]."""
-        return self.kept(inputs, site).editable_values()
+        """Return the activations at every token of the texts, [T, D]."""
+        kept = self.kept(inputs, site)
+        return torch.cat([kept.values(i)[torch.from_numpy(shown.text)] for i, shown in enumerate(inputs)])
 
     def outputs(self, inputs: Sequence[Shown], *, site: str, edit: Edit | None = None) -> torch.Tensor:
         """Return the next token's log-probabilities at the end of each input, float32 [N, V], on the CPU."""
@@ -147,12 +152,12 @@ class LanguageOutputs:
 
 @contextmanager
 def edited_text(subject: LanguageSubject, site: str, edit: Edit, shown: Shown) -> Iterator[None]:
-    """Generate inside the block with an edit at the text of the prompt and at what the model writes.
+    """Generate inside the block with an edit where it is meant to apply in the prompt, and at what the model writes.
 
     Special tokens are left alone by their ids, wherever the model is given them, and so is the prompt's template.
     """
     special = torch.from_numpy(subject.token_rules.special_ids.astype(np.int64)).to(subject.device)
-    prompt = torch.from_numpy(shown.text).to(subject.device)
+    prompt = torch.from_numpy(shown.edited).to(subject.device)
     text = torch.ones(1, 1, dtype=torch.bool)
 
     def see(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -170,10 +170,6 @@ class KeptTexts:
                 return kept.values[kept.texts.index(text), : len(self.token_ids[text])]
         raise IndexError(f"there is no text {text}; there are {self.n_texts}")
 
-    def editable_values(self) -> torch.Tensor:
-        """Return the values at the site wherever edits apply, in the order in which they were batched, [T, D]."""
-        return torch.cat([kept.values[kept.editable] for kept in self._kept])
-
     @torch.no_grad()
     def logits(
         self, edits: Edits, *, rows: Sequence[RowMask] | None = None, only: Sequence[int] | None = None
