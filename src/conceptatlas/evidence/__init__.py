@@ -9,6 +9,10 @@ from typing import Any
 _NAMES: dict[str, str] = {
     "BAR_FACTOR": "effects",
     "DEFINITION": "trajectories",
+    "MAX_KL_OTHER": "effects",
+    "MAX_LOSS_RISE": "effects",
+    "MIN_PERCENTILE": "effects",
+    "MIN_RISE": "effects",
     "Dose": "effects",
     "Effect": "effects",
     "Effects": "effect_result",
@@ -22,6 +26,7 @@ _NAMES: dict[str, str] = {
     "classify": "trajectories",
     "column_of_rows": "features",
     "cut_text": "examples",
+    "damage": "effects",
     "decile_of": "examples",
     "examples_by_decile": "examples",
     "examples_by_label": "examples",
