@@ -20,6 +20,7 @@ BENCHMARKS: dict[str, list[str]] = {
     "record-top": ["record_top", "--work", "{work}/record"],
     "record-full": ["record_full", "--work", "{work}/full", "--dtype", "bfloat16", "--limit"],
     "record-full-float32": ["record_full", "--work", "{work}/full", "--dtype", "float32", "--limit"],
+    "effect": ["effect"],
     "label": ["label"],
     "rank": ["rank", "--out", "{work}/rank"],
     "rank-kernels": ["rank_numba"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ import pytest
 import torch
 
 from conceptatlas.base.errors import InputError
-from conceptatlas.concepts import build_concept
+from conceptatlas.concepts import build_concept, holdout_mask
 from conceptatlas.evidence import measure_effects, steer
 from conceptatlas.evidence.edits import steer as steer_edit
+from conceptatlas.evidence.effect_stage import density
 from conceptatlas.evidence.effects import Dose, choose_dose, like_density, random_directions, shared_dose
-from conceptatlas.evidence.features import FeatureRef, best_of_layers
+from conceptatlas.evidence.features import FeatureRef, best_of_layers, column_of_rows
 from conceptatlas.evidence.readout import LanguageOutputs, Readout, target_ids
 from conceptatlas.evidence.tensors import load_tensors
 from conceptatlas.ranking import Ranking, rank
@@ -53,8 +55,8 @@ def study(model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Record
 
 
 def test_readouts(subject: LanguageSubject) -> None:
-    (plain,) = Readout("end").token_ids(subject, ["a brave child"])
-    (chat,) = Readout("chat").token_ids(subject, ["a brave child"])
+    (plain,) = (shown.ids for shown in Readout("end").show(subject, ["a brave child"]))
+    (chat,) = (shown.ids for shown in Readout("chat").show(subject, ["a brave child"]))
     assert Readout().settled(subject).kind == "chat"
     bos = subject.tokenizer.bos_token_id
     assert (chat == bos).sum() == 1
@@ -76,11 +78,11 @@ def test_targets_are_single_tokens(subject: LanguageSubject) -> None:
 
 def test_steering_equals_two_passes_and_leaves_bos_alone(subject: LanguageSubject) -> None:
     outputs = LanguageOutputs(subject)
-    inputs = Readout("end").token_ids(subject, ["She told him that the bag was new", "I lied"])
+    inputs = Readout("end").show(subject, ["She told him that the bag was new", "I lied"])
     direction = torch.nn.functional.normalize(torch.arange(32.0) - 11, dim=0)
     steered = outputs.outputs(inputs, site=SITE, edit=steer_edit(direction, 2.5))
     layers = subject.hf_model.model.layers
-    for ids, row in zip(inputs, steered, strict=True):
+    for shown, row in zip(inputs, steered, strict=True):
 
         def add(_module: Any, _args: Any, output: Any) -> Any:
             hidden = output[0] if isinstance(output, tuple) else output
@@ -89,7 +91,7 @@ def test_steering_equals_two_passes_and_leaves_bos_alone(subject: LanguageSubjec
 
         handle = layers[1].register_forward_hook(add)
         with torch.no_grad():
-            expected = subject.hf_model(torch.tensor(ids.astype(np.int64))[None]).logits[0, -1].log_softmax(-1)
+            expected = subject.hf_model(torch.tensor(shown.ids.astype(np.int64))[None]).logits[0, -1].log_softmax(-1)
         handle.remove()
         assert torch.allclose(row, expected, atol=1e-4)
     plain = outputs.outputs(inputs, site=SITE)
@@ -99,7 +101,7 @@ def test_steering_equals_two_passes_and_leaves_bos_alone(subject: LanguageSubjec
 
 def test_a_direction_written_into_the_unembedding_moves_its_token_as_computed(subject: LanguageSubject) -> None:
     """Behind the last block only final norm, unembedding and soft-cap follow: the logit has a closed form."""
-    inputs = Readout("end").token_ids(subject, ["They carried the stranger home"])
+    inputs = Readout("end").show(subject, ["They carried the stranger home"])
     hf = subject.hf_model
     last = f"blocks.{subject.n_layers - 1}.hook_resid_post"
     outputs = LanguageOutputs(subject)
@@ -142,7 +144,7 @@ def test_effects_are_complete_and_reproducible(study: tuple[Recording, Ranking, 
     entry = written["features"][0]
     assert len(entry["random_features"]) == len(entry["random_directions"]) == 3
     assert entry["bar"] == max(0, entry["random_features_p95"], entry["random_directions_p95"])
-    assert entry["causal"] == (entry["rise"] >= 2 and entry["rise"] >= 2 * entry["bar"])
+    assert entry["causal"] == (not entry["reasons"])
     assert entry["difference_of_means_rise"] is not None
     assert entry["kl"] >= 0
     assert [dose["alpha"] for dose in entry["doses"]] == sorted(dose["alpha"] for dose in entry["doses"])
@@ -238,3 +240,24 @@ def test_the_holdout_is_that_of_the_ranking(study: tuple[Recording, Ranking, Pat
     assert half.items == {"discovery": 15, "neutral": 15, "strong": 15}
     with pytest.raises(InputError, match="held out nothing"):
         measure_effects(rank(recording, folder / "all", holdout=0.0, **options), recording, **few)  # type: ignore[arg-type]
+
+
+def test_density_and_own_activation_are_those_of_discovery_rows(study: tuple[Recording, Ranking, Path]) -> None:
+    """The hold-out items' rows must not count: dose and controls are chosen on discovery."""
+    recording, ranking, _ = study
+    (effects,) = measure_effects(
+        ranking, recording, top_n=1, targets=["child"], n_items=3, n_controls=2, device="cpu"
+    ).features
+    ref = effects.feature
+    held = holdout_mask(recording.items["label"].to_numpy(), recording.items["split_hash"].to_numpy(), share=0.3)
+    rows = ~held[recording.item_of_row]
+    column = column_of_rows(recording, ref)
+    own = [value for value, kept in zip(column.tolist(), rows.tolist(), strict=True) if kept and value > 0]
+    assert effects.effect.own_p95 == pytest.approx(np.percentile(own, 95))
+    assert effects.effect.own_p95 != pytest.approx(np.percentile(column[column > 0], 95))
+    found = density(recording, ref.slug, rows)
+    assert len(found) == 48
+    for feature in range(48):
+        acts = column_of_rows(recording, replace(ref, feature_id=feature))
+        assert found[feature] == pytest.approx((acts[rows] > 0).mean())
+    assert density(recording, ref.slug, np.zeros(recording.n_rows, dtype=bool)).sum() == 0

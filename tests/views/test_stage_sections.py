@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 from PIL import Image
@@ -12,9 +13,11 @@ from PIL import Image
 from conceptatlas.evidence import FeatureRef
 from conceptatlas.views import report
 from conceptatlas.views.sections.effects import effect
+from conceptatlas.views.sections.effects import effects as effects_section
 from conceptatlas.views.sections.images import agreement
 from conceptatlas.views.sections.prompts import followed_features, heat_rows
 from conceptatlas.views.study_folder import Study
+from conceptatlas.views.svg.maps import Marked, detect_cause_map
 
 HOSTILE = "<script>alert(1)</script>{{7*7}}"
 
@@ -97,3 +100,48 @@ def test_agreement_does_not_favour_a_single_image() -> None:
     many = {"label_histogram": {"3": 8, "5": 1}, "logit_boost_class": 3}
     one = {"label_histogram": {"3": 1}, "logit_boost_class": 3}
     assert agreement(many) > agreement(one)
+
+
+def test_an_effect_measured_by_an_earlier_version_is_shown_with_dashes(folder: Path) -> None:
+    part = effects_section(Study.open(folder))
+    assert part is not None
+    assert "5 hold-out items of the lowest grade" in part.lead
+    assert "1 of 1 measured features" in part.lead
+    assert "–" in part.body
+
+
+def test_the_effects_say_on_which_items_with_what_uncertainty_and_damage(folder: Path) -> None:
+    path = folder / "effect" / "effects.json"
+    found = json.loads(path.read_text())
+    token = {"token": HOSTILE, "base_logprob": -9.0, "rise": 4.5, "percentile": 61.0}
+    found["features"][0] |= {
+        "rise_low": 3.25, "rise_high": 5.75, "n_items": 5, "n_groups": 4, "like_percentile": 61.0, "n_like": 200,
+        "kl_other": 0.75, "loss": 3.0, "loss_rise": 0.125, "target_tokens": [token], "causal": False,
+        "reasons": ["39% of the 200 tokens of like probability rise more"],
+    }  # fmt: skip
+    found["features"][0]["doses"][1] |= {"kl_other": 3.0, "loss_rise": 0.0}
+    path.write_text(json.dumps(found))
+    study = Study.open(folder)
+    part, card = effects_section(study), effect(study, FeatureRef("sae-1", "a/b", 2, 10.0, 7))
+    assert part is not None
+    assert card is not None
+    for words in ("3.25–5.75", "0.75", "0.12", "not shown: 39% of the 200 tokens", ">61<"):
+        assert words in part.body, words
+    assert "in 4 groups" in part.lead
+    assert "&lt;script&gt;" in card.body
+    assert 'class="dots hole"' in card.body
+
+
+def test_the_map_has_titles_on_both_axes_and_the_ranked_features(folder: Path) -> None:
+    x, y = np.linspace(0.2, 1, 400), np.random.default_rng(0).normal(size=400)
+    picture = detect_cause_map(
+        x,
+        y,
+        [Marked(1, 1.0, 3.0), Marked(2, 0.3, 0.5), Marked(3, 0.3, 0.5)],
+        x_title="AUROC",
+        y_title="output score: lie",
+    )
+    for words in (">AUROC<", ">output score: lie<", ">#1<", ">#2, #3<", "400 features, 3 of them ranked"):
+        assert words in picture, words
+    assert picture.count("h0") <= 403
+    assert detect_cause_map(x[:0], y[:0], [], x_title="", y_title="") == ""

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 # What fits a terminal of 80 columns; effects.csv and --json have the rest.
-SHOWN = ["rank", "layer", "feature_id", "alpha", "rise", "bar", "kl", "causal"]
+SHOWN = ["rank", "layer", "feature_id", "rise", "bar", "like_percentile", "kl_other", "causal"]
 
 
 def register(app: typer.Typer) -> None:

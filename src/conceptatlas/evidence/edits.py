@@ -6,11 +6,13 @@ on images and on text alike.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from conceptatlas.base.errors import InputError
+from conceptatlas.subjects.above import Edits
 from conceptatlas.subjects.protocol import Edit
 
 
@@ -61,5 +63,24 @@ def reconstruct_boolean(sae: Any) -> Edit:
     def edit(x: torch.Tensor) -> torch.Tensor:
         active = (sae.encode(x.to(sae.W_dec.dtype)) != 0).to(sae.W_dec.dtype)
         return sae.decode(active).to(x.dtype)
+
+    return edit
+
+
+def steer_each(vectors_ED: torch.Tensor) -> Edits:
+    """Return E edits at once, x → x + vector: activations [B, S, D] → [E, B, S, D]."""
+    return lambda x: x[None] + vectors_ED.to(device=x.device, dtype=x.dtype)[:, None, None]
+
+
+def ablate_each(sae: Any, features: Sequence[int]) -> Edits:
+    """Return an edit for each feature that takes its contribution out: activations [B, S, D] → [E, B, S, D].
+
+    The activations are encoded once for all of them.
+    """
+    chosen = list(features)
+
+    def edit(x: torch.Tensor) -> torch.Tensor:
+        acts = sae.encode(x.to(sae.W_dec.dtype))[..., chosen].movedim(-1, 0)
+        return x[None] - (acts[..., None] * sae.W_dec[chosen][:, None, None]).to(x.dtype)
 
     return edit

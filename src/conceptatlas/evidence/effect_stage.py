@@ -4,109 +4,33 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 import torch
 
 from conceptatlas.base.errors import InputError
-from conceptatlas.base.files import atomic_file, ensure_folder, write_json
 from conceptatlas.base.progress import progress_bar
-from conceptatlas.base.provenance import write_run
+from conceptatlas.base.ties import comparable
 from conceptatlas.concepts import holdout_of
 from conceptatlas.evidence.edits import steer as steer_edit
-from conceptatlas.evidence.effects import ALPHAS, N_CONTROLS, N_DOSE_CONTROLS, Effect, Scene, measure_effect
+from conceptatlas.evidence.effect_result import Effects, FeatureEffect, save_effects
 from conceptatlas.evidence.features import FeatureRef, best_of_layers, column_of_rows, features_of_ranking
-from conceptatlas.evidence.readout import LanguageOutputs, Readout, ReadoutKind, target_ids
+from conceptatlas.evidence.measuring import ALPHAS, N_CONTROLS, Scene, measure_effect, n_pairs
+from conceptatlas.evidence.output_lens import score_saes
+from conceptatlas.evidence.readout import LanguageOutputs, Readout, ReadoutKind, edited_text, target_ids
 from conceptatlas.evidence.tensors import SAETensors, load_tensors
 from conceptatlas.evidence.token_attribution import attribute_tokens
 from conceptatlas.ranking import Ranking
 from conceptatlas.recording import Recording
-from conceptatlas.subjects import LanguageSubject, Site, load_subject
+from conceptatlas.subjects import LanguageSubject, load_subject
 
-EFFECTS_CSV = "effects.csv"
-EFFECTS_JSON = "effects.json"
 NEW_TOKENS = 12
 GENERATED_ITEMS = 3
 ATTRIBUTED_ITEMS = 2
-
-CSV_COLUMNS = (
-    "rank", "sae_id", "layer", "feature_id", "alpha", "amount", "own_p95", "base_logprob", "rise", "rise_flipped",
-    "random_features_p95", "random_directions_p95", "bar", "causal", "difference_of_means_rise", "direct_rise", "kl",
-    "ablation_change", "ablation_random", "promoted", "suppressed",
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class FeatureEffect:
-    """One feature's effect, with generated text.
-
-    Attributes:
-        feature: Which feature.
-        effect: What it causes.
-        generated: For some neutral hold-out items: item, text, what follows without the edit, and with it.
-        attributions: For some hold-out items of the top grade: item, tokens and what each pushes.
-    """
-
-    feature: FeatureRef
-    effect: Effect
-    generated: list[dict[str, Any]]
-    attributions: list[dict[str, Any]]
-
-    def as_json(self) -> dict[str, Any]:
-        """Return everything, for ``effects.json``."""
-        effect = self.effect
-        return {
-            "rank": self.feature.rank,
-            "slug": self.feature.slug,
-            "sae_id": self.feature.sae_id,
-            "layer": self.feature.layer,
-            "feature_id": self.feature.feature_id,
-            **asdict(effect),
-            "bar": effect.bar,
-            "causal": effect.causal,
-            "verdict": effect.verdict,
-            "generated": self.generated,
-            "attributions": self.attributions,
-        }
-
-    def as_row(self) -> dict[str, Any]:
-        """Return the row of ``effects.csv``."""
-        row = self.as_json()
-        for name in ("promoted", "suppressed"):
-            row[name] = " ".join(token for token, _ in row[name])
-        return {name: row[name] for name in CSV_COLUMNS}
-
-
-@dataclass(frozen=True)
-class Effects:
-    """What the effect stage found.
-
-    Attributes:
-        features: The features, in the ranking's order.
-        targets: The target words.
-        readout: Where the next token was read.
-        items: How many items: discovery, neutral, strong.
-        path: The folder, where written.
-    """
-
-    features: list[FeatureEffect]
-    targets: list[str]
-    readout: Readout
-    items: dict[str, int]
-    path: Path | None = None
-
-    @property
-    def table(self) -> pl.DataFrame:
-        """The rows of ``effects.csv``."""
-        return pl.DataFrame([found.as_row() for found in self.features], infer_schema_length=None)
-
-    def _repr_html_(self) -> str:
-        return self.table._repr_html_()
 
 
 def measure_effects(
@@ -132,7 +56,8 @@ def measure_effects(
     Args:
         ranking: A ranking, or its folder.
         rec: The recording that was ranked, or its folder.
-        out: Where to write ``effects.csv``, ``effects.json`` and ``run.json``; None writes nothing.
+        out: Where to write ``effects.csv``, ``effects.json``, ``output_scores.parquet`` and ``run.json``; None writes
+            nothing.
         top_n: How many features, from the top.
         per_layer: The best feature of each layer instead: a concept may be caused at another layer than where it is read.
         targets: Words whose log-probability is measured, each one token; for the built-in model the narrator's verdicts on
@@ -173,18 +98,20 @@ def measure_effects(
     chosen = _items(rec, held, n_items)
     found: list[FeatureEffect] = []
     stage = _Stage(rec, subject, where, target_ids(subject, words), chosen, held=held, device=str(subject.device))
-    runs = len(alphas) * (1 + 2 * min(N_DOSE_CONTROLS, n_controls)) + 2 * n_controls + 1
-    with progress_bar("effects", total=runs * len(features)) as bar:
+    counts = {name: len(items) for name, items in chosen.items()}
+    pairs = n_pairs(counts, n_doses=len(alphas), n_controls=n_controls)
+    with progress_bar("effects", total=pairs * len(features)) as bar:
         for feature in features:
             bar.describe(feature.label)
             rng = np.random.default_rng([seed, feature.layer, feature.feature_id])
             found.append(
                 stage.measure(feature, rng, alpha=alpha, alphas=alphas, n_controls=n_controls, tick=bar.advance)
             )
-    counts = {name: len(items) for name, items in chosen.items()}
-    effects = Effects(found, words, where, counts, Path(out) if out is not None else None)
+    ranked = features_of_ranking(ranking, rec)
+    scores, without = score_saes(subject, rec, stage.sae, ranked, stage.targets)
+    effects = Effects(found, words, where, counts, scores, without, Path(out) if out is not None else None)
     if effects.path is not None:
-        _save(
+        save_effects(
             effects,
             effects.path,
             options={"top_n": top_n, "per_layer": per_layer, "alpha": alpha, "n_items": n_items, "seed": seed},
@@ -255,17 +182,18 @@ class _Stage:
         device: str,
     ) -> None:
         self.rec = rec
-        self.held = held
         self.subject = subject
         self.outputs = LanguageOutputs(subject)
         self.items = items
         self.texts = rec.items["text"].to_list()
         self.inputs = {
-            name: readout.token_ids(subject, [self.texts[item] for item in members]) for name, members in items.items()
+            name: readout.show(subject, [self.texts[item] for item in members]) for name, members in items.items()
         }
         self.targets = targets
         self.device = device
+        self.discovery = ~held
         self._sae: tuple[str, SAETensors] | None = None
+        self._scenes: dict[str, Scene] = {}
 
     def sae(self, slug: str) -> SAETensors:
         if self._sae is None or self._sae[0] != slug:
@@ -273,27 +201,25 @@ class _Stage:
         return self._sae[1]
 
     def scene(self, site: str) -> Scene:
-        last = str(Site("hook_resid_post", self.subject.n_layers - 1))
-        norms = self.outputs.activations(self.inputs["discovery"], site).float().norm(dim=1)
-        return Scene(
-            outputs=self.outputs,
-            site=site,
-            last_site=last,
-            discovery=self.inputs["discovery"],
-            neutral=self.inputs["neutral"],
-            strong=self.inputs["strong"],
-            targets=self.targets,
-            residual_norm=float(norms.mean()),
-            difference_of_means=self._difference_of_means(site),
-        )
+        if site not in self._scenes:
+            self._scenes[site] = Scene(
+                outputs=self.outputs,
+                site=site,
+                discovery=self.inputs["discovery"],
+                neutral=self.inputs["neutral"],
+                strong=self.inputs["strong"],
+                targets=self.targets,
+                neutral_groups=self.rec.items["split_hash"].to_numpy()[self.items["neutral"]],
+                difference_of_means=self._difference_of_means(site),
+            )
+        return self._scenes[site]
 
     def _difference_of_means(self, site: str) -> torch.Tensor | None:
         if site not in self.rec.hidden_sites:
             return None
         hidden = np.asarray(self.rec.hidden_final(site), dtype=np.float32)
         labels = self.rec.items["label"].to_numpy()
-        seen = ~self.held
-        top, low = hidden[seen & (labels == labels.max())], hidden[seen & (labels == labels.min())]
+        top, low = (hidden[self.discovery & (labels == grade)] for grade in (labels.max(), labels.min()))
         return torch.from_numpy(top.mean(0) - low.mean(0))
 
     def measure(self, feature: FeatureRef, rng: np.random.Generator, **options: Any) -> FeatureEffect:
@@ -301,12 +227,13 @@ class _Stage:
         sae = self.sae(feature.slug)
         scene = self.scene(recorded.site)
         column = column_of_rows(self.rec, feature)
-        own = column[column > 0]
+        rows = self.discovery[self.rec.item_of_row]
+        own = column[rows & (column > 0)]
         effect = measure_effect(
             scene,
             sae,
             feature.feature_id,
-            density_F=density(self.rec, feature.slug),
+            density_F=density(self.rec, feature.slug, rows),
             own_p95=float(np.percentile(own, 95)) if len(own) else 0.0,
             rng=rng,
             **options,
@@ -327,7 +254,8 @@ class _Stage:
             rows = self.rec.row_slice(item)
             acts = column_T[rows]
             if len(acts) and acts.max() > 0:
-                peaks.append((-float(acts.max()), item, int(acts.argmax())))
+                clear = comparable(acts)
+                peaks.append((-float(clear.max()), item, int(clear.argmax())))
         found = []
         for _, item, peak in sorted(peaks)[:ATTRIBUTED_ITEMS]:
             tokenized = self.subject.tokenize([self.texts[item]])
@@ -339,37 +267,22 @@ class _Stage:
         return found
 
     def _generate(self, site: str, sae: SAETensors, feature: int, amount: float) -> list[dict[str, Any]]:
-        direction = torch.nn.functional.normalize(sae.W_dec[feature], dim=0)
-        edit = self.outputs.on_text(steer_edit(direction, amount))
+        edit = steer_edit(torch.nn.functional.normalize(sae.W_dec[feature], dim=0), amount)
         found = []
-        for item, ids in list(zip(self.items["neutral"], self.inputs["neutral"], strict=True))[:GENERATED_ITEMS]:
-            plain = self.subject.generate(ids, max_new_tokens=NEW_TOKENS).text
-            with self.subject.edited(Site.parse(site), edit):
-                steered = self.subject.generate(ids, max_new_tokens=NEW_TOKENS).text
+        for item, shown in list(zip(self.items["neutral"], self.inputs["neutral"], strict=True))[:GENERATED_ITEMS]:
+            plain = self.subject.generate(shown.ids, max_new_tokens=NEW_TOKENS).text
+            with edited_text(self.subject, site, edit, shown):
+                steered = self.subject.generate(shown.ids, max_new_tokens=NEW_TOKENS).text
             found.append({"item": item, "text": self.texts[item], "without": plain, "with": steered})
         return found
 
 
-def density(rec: Recording, slug: str) -> npt.NDArray[np.float64]:
-    """Return the share of recorded rows on which each feature of an SAE is active, [F]."""
+def density(rec: Recording, slug: str, rows_T: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    """Return the share of the rows ``rows_T`` (bool [T]) on which each feature of an SAE is active, [F]."""
     columns = rec.columns(slug)
-    return np.diff(np.asarray(columns.indptr).astype(np.float64)) / max(1, rec.n_rows)
-
-
-def _save(effects: Effects, folder: Path, *, options: dict[str, Any]) -> None:
-    ensure_folder(folder)
-    with atomic_file(folder / EFFECTS_CSV) as handle:
-        effects.table.write_csv(handle)
-    write_json(
-        folder / EFFECTS_JSON,
-        {
-            "targets": effects.targets,
-            "readout": asdict(effects.readout),
-            "items": effects.items,
-            "features": [found.as_json() for found in effects.features],
-        },
-    )
-    write_run(folder, command="effect", options={**options, "targets": effects.targets})
+    stored = np.concatenate([[0], np.cumsum(rows_T[np.asarray(columns.rows)])])
+    indptr = np.asarray(columns.indptr).astype(np.int64)
+    return (stored[indptr[1:]] - stored[indptr[:-1]]) / max(1, int(rows_T.sum()))
 
 
 def steer(
@@ -399,11 +312,10 @@ def steer(
         ``without`` and ``with``.
     """
     subject = load_subject(model, device=device)
-    outputs = LanguageOutputs(subject)
-    (ids,) = Readout("chat" if chat else "end").token_ids(subject, [prompt])
-    norm = float(outputs.activations([ids], site).float().norm(dim=1).mean())
+    (shown,) = Readout("chat" if chat else "end").show(subject, [prompt])
+    norm = float(LanguageOutputs(subject).activations([shown], site).float().norm(dim=1).mean())
     vector = torch.as_tensor(np.asarray(direction_D, dtype=np.float32), device=subject.device)
-    edit = outputs.on_text(steer_edit(torch.nn.functional.normalize(vector, dim=0), alpha * norm))
-    without = subject.generate(ids, max_new_tokens=max_new_tokens).text
-    with subject.edited(Site.parse(site), edit):
-        return {"without": without, "with": subject.generate(ids, max_new_tokens=max_new_tokens).text}
+    edit = steer_edit(torch.nn.functional.normalize(vector, dim=0), alpha * norm)
+    without = subject.generate(shown.ids, max_new_tokens=max_new_tokens).text
+    with edited_text(subject, site, edit, shown):
+        return {"without": without, "with": subject.generate(shown.ids, max_new_tokens=max_new_tokens).text}

@@ -1,9 +1,9 @@
 """Which tokens of a text push a feature: the attributions of ``attribution`` over token embeddings.
 
 The score is the feature's pre-activation at one row (it has a gradient on both sides of the threshold, and differences of
-it add up). The BOS keeps its embedding everywhere; the baseline of the other tokens is the mean of their embeddings: a text
-of the same length that says nothing. (Not the zero vector: the models normalise each row, so that the score jumps at zero and
-no sum over steps is complete.)
+it add up). Special tokens keep their embedding everywhere; the baseline of the others is the mean of their embeddings: a
+text of the same length that says nothing. (Not the zero vector: the models normalise each row, so that the score jumps at
+zero and no sum over steps is complete.)
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 
 from conceptatlas.base.errors import InputError
 from conceptatlas.evidence.attribution import input_times_gradient, integrated_gradients
-from conceptatlas.evidence.readout import TokenIds
+from conceptatlas.evidence.readout import RowMask, TokenIds
 from conceptatlas.evidence.tensors import SAETensors
 from conceptatlas.subjects import LanguageSubject, Site
 
@@ -30,8 +30,8 @@ class TokenAttribution:
         tokens: The S tokens as text.
         input_times_gradient: One number for each token, [S].
         integrated_gradients: Likewise.
-        leave_one_out: By how much the score falls without the token, [S] (0 for the BOS and for the row's own token, whose
-            removal would move the row).
+        leave_one_out: By how much the score falls without the token, [S] (0 for special tokens and for the row's own token,
+            whose removal would move the row).
         score: The pre-activation.
         baseline: That of the baseline.
     """
@@ -63,9 +63,9 @@ def attribute_tokens(
     if len(ids) < 2:
         raise InputError("A text of one token has nothing to attribute to; give a longer one.")
     embeddings = _embeddings(subject, ids)
-    first = 1 if subject.bos != "none" else 0
+    text = ~np.isin(ids, subject.token_rules.special_ids)
     start = embeddings.clone()
-    start[:, first:] = embeddings[:, first:].mean(1, keepdim=True)
+    start[:, text] = embeddings[:, text].mean(1, keepdim=True)
 
     def score(values: torch.Tensor) -> torch.Tensor:
         return _score(subject, sae, site, feature, ids, values)
@@ -76,7 +76,7 @@ def attribute_tokens(
         tokens=subject.token_texts(ids),
         input_times_gradient=input_times_gradient(score, embeddings)[0].sum(-1).tolist(),
         integrated_gradients=integrated_gradients(score, embeddings, baseline=start, steps=steps)[0].sum(-1).tolist(),
-        leave_one_out=_leave_one_out(subject, sae, site, feature, ids, first),
+        leave_one_out=_leave_one_out(subject, sae, site, feature, ids, text),
         score=float(ends[0]),
         baseline=float(ends[1]),
     )
@@ -107,11 +107,13 @@ def _score(
 
 @torch.no_grad()
 def _leave_one_out(
-    subject: LanguageSubject, sae: SAETensors, site: str, feature: int, ids: TokenIds, first: int
+    subject: LanguageSubject, sae: SAETensors, site: str, feature: int, ids: TokenIds, text: RowMask
 ) -> list[float]:
-    variants = [ids, *(np.delete(ids, place) for place in range(first, len(ids) - 1))]
+    places = np.flatnonzero(text[:-1])
+    variants = [ids, *(np.delete(ids, place) for place in places)]
     masks = [np.arange(len(variant)) == len(variant) - 1 for variant in variants]
     rows = subject.hidden_states(variants, [Site.parse(site)], masks)[site]
     scores = sae.preactivation(rows, feature)
-    falls = (scores[0] - scores[1:]).tolist()
-    return [0.0] * first + [float(fall) for fall in falls] + [0.0]
+    falls = np.zeros(len(ids))
+    falls[places] = (scores[0] - scores[1:]).cpu().numpy()
+    return [float(fall) for fall in falls]

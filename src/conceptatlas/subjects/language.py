@@ -208,7 +208,7 @@ class LanguageSubject:
         with ExitStack() as stack:
             ways = [
                 (run, stack.enter_context(reading(places, dtype=dtype)))
-                for run, places in ((self._forward, plain), (self._forward_bridge, bridged))
+                for run, places in ((self.run_text_model, plain), (self._forward_bridge, bridged))
                 if places
             ]
 
@@ -261,7 +261,7 @@ class LanguageSubject:
                 "belong to it, or tokens were added that the model never saw."
             )
 
-    def _forward(self, batch: Batch) -> object:
+    def run_text_model(self, batch: Batch) -> object:
         """Run the text model without its head. Right padding needs no mask where tokens see only what precedes them."""
         self._reset_rope(self.stack.base)
         return self.stack.base(input_ids=batch.input_ids, **self._mask_or_cache(batch))
@@ -302,13 +302,8 @@ class LanguageSubject:
 
     # Edits -----------------------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def edited(self, site: Site, fn: Edit) -> Iterator[None]:
-        """Run everything inside the block with the values at ``site`` replaced by ``fn`` of them.
-
-        Args:
-            site: Where to edit.
-            fn: [B, S, D] -> [B, S, D], in the model's dtype; called on every pass (with S = 1 per generated token).
+    def editable_place(self, site: Site) -> Place:
+        """Return where to edit ``site``.
 
         Raises:
             InputError: The site can be read but not edited.
@@ -320,6 +315,20 @@ class LanguageSubject:
                 f"The site {site} of {self.model_class} can be read but not edited; edit a residual site "
                 "(hook_resid_pre, hook_resid_post), or the output of the MLP or of attention."
             )
+        return place
+
+    @contextmanager
+    def edited(self, site: Site, fn: Edit) -> Iterator[None]:
+        """Run everything inside the block with the values at ``site`` replaced by ``fn`` of them.
+
+        Args:
+            site: Where to edit.
+            fn: [B, S, D] -> [B, S, D], in the model's dtype; called on every pass (with S = 1 per generated token).
+
+        Raises:
+            InputError: The site can be read but not edited.
+        """
+        place = self.editable_place(site)
         self._edits += 1
         try:
             with hooks([edit_hook(place, fn)]):
@@ -342,15 +351,22 @@ class LanguageSubject:
         """
         masks = [np.arange(len(ids)) == len(ids) - 1 for ids in token_ids] if rows is None else list(rows)
         self._check_batch(token_ids, masks)
-        head = output_head(self.hf_model, self.id)
-        found: list[tuple[Pass, dict[str, torch.Tensor]]] = []
         with torch.set_grad_enabled(grad):
-            for one, batch in self._batches(token_ids, masks):
-                self._reset_rope(self.stack.base)
-                with head_on_rows(head, batch.rows):
-                    output = self.hf_model(input_ids=batch.input_ids, **self._mask_or_cache(batch))
-                found.append((one, {"logits": output.logits[0].float()}))
+            found = [(one, {"logits": self.run_with_head(batch)}) for one, batch in self._batches(token_ids, masks)]
             return self._in_order(found, ["logits"])["logits"]
+
+    def run_with_head(self, batch: Batch) -> torch.Tensor:
+        """Run the whole model over one batch and return the logits of its rows, float32 [T, V].
+
+        Raises:
+            InputError: The model has no head that predicts tokens.
+        """
+        head = output_head(self.hf_model, self.id)
+        self._reset_rope(self.stack.base)
+        with head_on_rows(head, batch.rows):
+            output = self.hf_model(input_ids=batch.input_ids, **self._mask_or_cache(batch))
+        logits: torch.Tensor = output.logits[0].float()
+        return logits
 
     def generate(
         self,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from conceptatlas.evidence.readout import ReadoutKind
 
 if TYPE_CHECKING:
-    from conceptatlas.evidence.effect_stage import Effects
+    from conceptatlas.evidence.effect_result import Effects
     from conceptatlas.ranking import Ranking
     from conceptatlas.recording import Recording
 
@@ -32,8 +32,8 @@ def effect(
 ) -> Effects:
     """Measure what the best features of a ranking cause, and write tables and plots.
 
-    Writes ``effects.csv``, ``effects.json``, ``run.json`` and ``feature_{rank:02d}_dose.png``. For the arguments and what
-    each figure means see `conceptatlas.evidence.measure_effects`.
+    Writes ``effects.csv``, ``effects.json``, ``output_scores.parquet``, ``run.json`` and ``feature_{rank:02d}_dose.png``.
+    For the arguments and what each figure means see `conceptatlas.evidence.measure_effects`.
 
     Raises:
         InputError: See there.

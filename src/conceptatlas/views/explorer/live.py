@@ -153,21 +153,19 @@ class Engine:
         ``dose`` is in units of the mean norm of the text's hidden states at the feature's site.
         """
         from conceptatlas.evidence.edits import steer, unit
-        from conceptatlas.evidence.readout import LanguageOutputs, Readout
-        from conceptatlas.subjects import Site
+        from conceptatlas.evidence.readout import LanguageOutputs, Readout, edited_text
 
         subject = self.subject(say)
         site = self.recording.sae(feature.slug).site
-        (ids,) = Readout("auto").token_ids(subject, [prompt])
-        outputs = LanguageOutputs(subject)
-        norm = float(outputs.activations([ids], site).float().norm(dim=-1).mean())
+        (shown,) = Readout("auto").show(subject, [prompt])
+        norm = float(LanguageOutputs(subject).activations([shown], site).float().norm(dim=-1).mean())
         direction = unit(self.half(feature.slug, "decoder", say).W_dec[feature.feature_id].float())
-        edit = outputs.on_text(steer(direction, dose * norm))
+        edit = steer(direction, dose * norm)
         say("writing without the feature")
-        before = first_turn(subject.generate(ids, max_new_tokens=MAX_NEW_TOKENS).text)
+        before = first_turn(subject.generate(shown.ids, max_new_tokens=MAX_NEW_TOKENS).text)
         say("writing with the feature")
-        with subject.edited(Site.parse(site), edit):
-            after = first_turn(subject.generate(ids, max_new_tokens=MAX_NEW_TOKENS).text)
+        with edited_text(subject, site, edit, shown):
+            after = first_turn(subject.generate(shown.ids, max_new_tokens=MAX_NEW_TOKENS).text)
         return Steered(prompt, before, after, feature, dose)
 
 

@@ -10,6 +10,7 @@ from conceptatlas.evidence.effects import BAR_FACTOR, Dose
 from conceptatlas.views.plots.style import INK, MUTED, heading, line_look, new_figure
 
 _SIZE = (9.0, 5.4)
+_HARM = "damage out of bounds"
 
 
 def dose_figure(doses: Sequence[Dose], *, used: float, title: str, dpi: int = 150) -> Figure:
@@ -47,6 +48,12 @@ def dose_figure(doses: Sequence[Dose], *, used: float, title: str, dpi: int = 15
         linestyle=":",
         label=f"{BAR_FACTOR:g} times that",
     )
+    harmful = [dose for dose in doses if not dose.clean]
+    if harmful:
+        axes.plot(
+            [d.alpha for d in harmful], [d.rise for d in harmful], linestyle="none", marker=feature.marker,
+            markerfacecolor="white", markeredgecolor=feature.colour, label=_HARM,
+        )  # fmt: skip
     axes.axvline(used, color=MUTED, linewidth=1)
     axes.annotate(
         f"used: {used:g}", (used, 1.0), xycoords=("data", "axes fraction"), xytext=(4, -14), textcoords="offset points",

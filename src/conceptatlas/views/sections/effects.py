@@ -1,23 +1,37 @@
-"""What features cause: a table over the features, and a panel in each feature's card."""
+"""What features cause: a table over the features, the map of detecting against writing, a panel in each card."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import polars as pl
+from markupsafe import Markup
+
 from conceptatlas.base.files import read_json
-from conceptatlas.evidence import FeatureRef
+from conceptatlas.evidence import BAR_FACTOR, MAX_KL_OTHER, MAX_LOSS_RISE, MIN_PERCENTILE, MIN_RISE, FeatureRef
 from conceptatlas.views.html import render
 from conceptatlas.views.sections import Panel, Section, panel, section
 from conceptatlas.views.study_folder import Study
 from conceptatlas.views.svg.doses import dose_response
+from conceptatlas.views.svg.maps import Marked, detect_cause_map
 
 EFFECTS_JSON = "effects.json"
+OUTPUT_SCORES = "output_scores.parquet"
+# Effects measured by an earlier version lack these.
+_LATER: dict[str, Any] = {
+    "rise_low": None, "rise_high": None, "n_items": None, "n_groups": None, "like_percentile": None, "n_like": 0,
+    "kl_other": None, "kl_random_directions": None, "loss": None, "loss_rise": None, "target_tokens": [], "reasons": [],
+}  # fmt: skip
 
 
 def effects_of(study: Study) -> dict[str, Any] | None:
     """Return what the effect stage found, or None where it was not run."""
     path = study.file("effect", EFFECTS_JSON)
-    return None if path is None else dict(read_json(path))
+    if path is None:
+        return None
+    found = dict(read_json(path))
+    found["features"] = [{**_LATER, **entry} for entry in found["features"]]
+    return found
 
 
 @section("effects", order=60)
@@ -27,12 +41,56 @@ def effects(study: Study) -> Section | None:
     if found is None:
         return None
     causal = sum(bool(entry["causal"]) for entry in found["features"])
+    groups = next((entry["n_groups"] for entry in found["features"] if entry["n_groups"]), None)
+    in_groups = f" in {groups} groups" if groups else ""
     return Section(
         title="What they cause",
         lead=f"Log-probability of the next tokens {', '.join(found['targets'])} when a feature's direction is added on "
-        f"{found['items']['neutral']} neutral hold-out items. {causal} of {len(found['features'])} measured features pass: "
-        "at least 2 nats, and twice the 95th percentile of random features and of random directions of the same norm.",
-        body=render("effects.html", features=found["features"]),
+        f"{found['items']['neutral']} hold-out items of the lowest grade{in_groups}. {causal} of {len(found['features'])} "
+        f"measured features pass every rule: at least {MIN_RISE:g} nats and {BAR_FACTOR:g} times what controls of the same "
+        f"norm reach, an interval over items above 0, the {MIN_PERCENTILE:g}th percentile among tokens that were as likely "
+        "to begin with, and damage within bounds.",
+        body=render(
+            "effects.html",
+            features=found["features"],
+            picture=_map(study, found),
+            max_kl=MAX_KL_OTHER,
+            max_loss=MAX_LOSS_RISE,
+            percentile=MIN_PERCENTILE,
+        ),
+    )
+
+
+def _map(study: Study, found: dict[str, Any]) -> Markup:
+    """Return the map of detecting against writing; nothing where there is no ranking or no output score."""
+    path = study.file("effect", OUTPUT_SCORES)
+    if path is None or study.all_features is None:
+        return Markup("")
+    scores = pl.scan_parquet(path)
+    if "output_score" not in scores.collect_schema():
+        return Markup("")
+    table = study.all_features.collect()
+    column = "auroc_holdout" if table["auroc_holdout"].count() else "auroc"
+    on = "hold-out" if column == "auroc_holdout" else "all items"
+    joined = (
+        table.lazy()
+        .select("slug", pl.col("feature_id").cast(pl.Int64), column)
+        .join(scores.select("slug", "feature_id", "output_score"), on=["slug", "feature_id"], how="inner")
+        .drop_nulls()
+        .collect()
+    )
+    place = {(slug, feature): (x, y) for slug, feature, x, y in joined.iter_rows()}
+    marked = [
+        Marked(int(row["rank"]), *place[row["slug"], row["feature_id"]])
+        for _, row in sorted(study.rows_by_rank.items())[:20]
+        if (row.get("slug"), row["feature_id"]) in place
+    ]
+    return detect_cause_map(
+        joined[column].to_numpy(),
+        joined["output_score"].to_numpy(),
+        marked,
+        x_title=f"AUROC, top against lowest grade ({on})",
+        y_title=f"output score: {', '.join(found['targets'][:3])}",
     )
 
 

@@ -1,0 +1,122 @@
+"""What the effect stage found, and its files."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from conceptatlas.base.files import atomic_file, ensure_folder, write_json
+from conceptatlas.base.provenance import write_run
+from conceptatlas.evidence.effects import Effect
+from conceptatlas.evidence.features import FeatureRef
+from conceptatlas.evidence.readout import Readout
+
+EFFECTS_CSV = "effects.csv"
+EFFECTS_JSON = "effects.json"
+OUTPUT_SCORES = "output_scores.parquet"
+
+CSV_COLUMNS = (
+    "rank", "sae_id", "layer", "feature_id", "alpha", "amount", "own_p95", "base_logprob", "rise", "rise_flipped",
+    "random_features_p95", "random_directions_p95", "bar", "causal", "difference_of_means_rise", "direct_rise", "kl",
+    "ablation_change", "ablation_random", "promoted", "suppressed", "rise_low", "rise_high", "n_items", "n_groups",
+    "like_percentile", "n_like", "kl_other", "kl_random_directions", "loss", "loss_rise", "reasons",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class FeatureEffect:
+    """One feature's effect, with generated text.
+
+    Attributes:
+        feature: Which feature.
+        effect: What it causes.
+        generated: For some neutral hold-out items: item, text, what follows without the edit, and with it.
+        attributions: For some hold-out items of the top grade: item, tokens and what each pushes.
+    """
+
+    feature: FeatureRef
+    effect: Effect
+    generated: list[dict[str, Any]]
+    attributions: list[dict[str, Any]]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return everything, for ``effects.json``."""
+        effect = self.effect
+        return {
+            "rank": self.feature.rank,
+            "slug": self.feature.slug,
+            "sae_id": self.feature.sae_id,
+            "layer": self.feature.layer,
+            "feature_id": self.feature.feature_id,
+            **asdict(effect),
+            "bar": effect.bar,
+            "causal": effect.causal,
+            "verdict": effect.verdict,
+            "reasons": [*effect.missing, *effect.damage],
+            "generated": self.generated,
+            "attributions": self.attributions,
+        }
+
+    def as_row(self) -> dict[str, Any]:
+        """Return the row of ``effects.csv``."""
+        row = self.as_json()
+        for name in ("promoted", "suppressed"):
+            row[name] = " ".join(token for token, _ in row[name])
+        row["reasons"] = "; ".join(row["reasons"])
+        return {name: row[name] for name in CSV_COLUMNS}
+
+
+@dataclass(frozen=True)
+class Effects:
+    """What the effect stage found.
+
+    Attributes:
+        features: The features, in the ranking's order.
+        targets: The target words.
+        readout: Where the next token was read.
+        items: How many items: discovery, neutral, strong.
+        output_scores: What every feature of the ranking's SAEs writes by its weights alone: the lines of
+            ``output_scores.parquet`` (slug, sae_id, layer, feature_id, output_score, top_token, top_z, kurtosis, promoted,
+            suppressed).
+        without_score: SAEs that have none, with the reason: slug and words.
+        path: The folder, where written.
+    """
+
+    features: list[FeatureEffect]
+    targets: list[str]
+    readout: Readout
+    items: dict[str, int]
+    output_scores: pl.DataFrame = field(default_factory=pl.DataFrame)
+    without_score: dict[str, str] = field(default_factory=dict)
+    path: Path | None = None
+
+    @property
+    def table(self) -> pl.DataFrame:
+        """The rows of ``effects.csv``."""
+        return pl.DataFrame([found.as_row() for found in self.features], infer_schema_length=None)
+
+    def _repr_html_(self) -> str:
+        return self.table._repr_html_()
+
+
+def save_effects(effects: Effects, folder: Path, *, options: dict[str, Any]) -> None:
+    """Write the tables and ``run.json`` into ``folder``; ``run.json`` comes last."""
+    ensure_folder(folder)
+    with atomic_file(folder / EFFECTS_CSV) as handle:
+        effects.table.write_csv(handle)
+    with atomic_file(folder / OUTPUT_SCORES) as handle:
+        effects.output_scores.write_parquet(handle)
+    write_json(
+        folder / EFFECTS_JSON,
+        {
+            "targets": effects.targets,
+            "readout": asdict(effects.readout),
+            "items": effects.items,
+            "without_output_score": effects.without_score,
+            "features": [found.as_json() for found in effects.features],
+        },
+    )
+    write_run(folder, command="effect", options={**options, "targets": effects.targets})
