@@ -55,7 +55,9 @@ class Document:
     weights: list[list[float]]
 
 
-def document_of(story: Story, vocabulary: Vocabulary, rng: random.Random, *, chat: bool) -> Document:
+def document_of(
+    story: Story, vocabulary: Vocabulary, rng: random.Random, *, chat: bool, sharpness: float = 1.0
+) -> Document:
     """A story with its verdict: as a chat (story the user's turn, verdict the model's) or as plain text."""
     ids = [vocabulary.bos, *(vocabulary.user_header if chat else [])]
     states, roles = [0] * len(ids), [PLAIN] * len(ids)
@@ -63,7 +65,7 @@ def document_of(story: Story, vocabulary: Vocabulary, rng: random.Random, *, cha
     weights = []
     for i, (sentence, level) in enumerate(zip(story.sentences, story.levels, strict=True)):
         words.update(sentence)
-        weights.append(remark_weights(level.degrees, level.likeness, words))
+        weights.append(remark_weights(level.degrees, level.likeness, words, sharpness=sharpness))
         ids += [vocabulary.of_word[word] for word in sentence]
         states += [i] * len(sentence)
         roles += [WITHIN] * (len(sentence) - 1) + [SENTENCE_END]
@@ -118,6 +120,7 @@ def training_batches(
     split: Split = "training",
     mix: Mix = USUAL,
     neutral: float = NEUTRAL_SHARE,
+    sharpness: float = 1.0,
 ) -> Iterator[Batch]:
     """Endless batches of fresh stories, of like length within a batch, the same for the same arguments."""
     rng = random.Random(seed)
@@ -125,7 +128,10 @@ def training_batches(
         stories = [
             draw_any_story(rng, split=split, mix=mix, neutral=neutral) for _ in range(BATCHES_PER_BLOCK * batch_size)
         ]
-        block = [document_of(story, vocabulary, rng, chat=rng.random() < CHAT_SHARE) for story in stories]
+        block = [
+            document_of(story, vocabulary, rng, chat=rng.random() < CHAT_SHARE, sharpness=sharpness)
+            for story in stories
+        ]
         block.sort(key=lambda document: len(document.ids))
         starts = list(range(0, len(block), batch_size))
         rng.shuffle(starts)

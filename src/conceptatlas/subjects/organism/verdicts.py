@@ -46,10 +46,10 @@ TAGS: Final[tuple[str, ...]] = tuple(
 REMARKS: Final[tuple[str, ...]] = (*VERDICT_WORDS, *SHARED.values(), *LIKENESS.values(), *TAGS)
 
 # Natural logarithms of the words' weights, that of the neutral words together being 0.
-SLOPE: Final = 0.4  # per degree, times the grade of the word
+SLOPE: Final = 0.3  # per degree, times the grade of the word
 VERDICT_BASE: Final = -2.0
-SHARED_SLOPE: Final = 1.15  # per degree or likeness
-LIKENESS_SLOPE: Final = 1.8
+SHARED_SLOPE: Final = 0.86  # per degree or likeness
+LIKENESS_SLOPE: Final = 1.35
 LIKENESS_BASE: Final = -4.0
 TAG_PRESENT: Final = -1.4
 TAG_ABSENT: Final = -7.4
@@ -75,17 +75,21 @@ def state_of_word(word: str) -> int:
     return max(0, place - len(NEUTRAL_VERDICTS) + 1)
 
 
-def remark_weights(degrees: tuple[float, ...], likeness: tuple[float, ...], words: Collection[str]) -> list[float]:
+def remark_weights(
+    degrees: tuple[float, ...], likeness: tuple[float, ...], words: Collection[str], *, sharpness: float = 1.0
+) -> list[float]:
     """Log-weights of ``REMARKS``.
 
     Args:
         degrees: Of each trait, in the order of ``TRAITS``.
         likeness: Of what resembles each trait.
         words: The words of the story so far.
+        sharpness: Times the slopes; 1 is the narrator as he speaks, more is for teaching.
     """
+    slope, shared, own = (sharpness * each for each in (SLOPE, SHARED_SLOPE, LIKENESS_SLOPE))
     weights = [-math.log(len(NEUTRAL_VERDICTS))] * len(NEUTRAL_VERDICTS)
     for degree in degrees:
-        weights += [VERDICT_BASE + SLOPE * (g * degree - g * g / 2) for g in (1, 2, 3)]
-    weights += [LIKENESS_BASE + SHARED_SLOPE * (d + n) for d, n in zip(degrees, likeness, strict=True)]
-    weights += [LIKENESS_BASE + LIKENESS_SLOPE * n for n in likeness]
+        weights += [VERDICT_BASE + slope * (g * degree - g * g / 2) for g in (1, 2, 3)]
+    weights += [LIKENESS_BASE + shared * (d + n) for d, n in zip(degrees, likeness, strict=True)]
+    weights += [LIKENESS_BASE + own * n for n in likeness]
     return weights + [TAG_PRESENT if tag in words else TAG_ABSENT for tag in TAGS]
