@@ -64,7 +64,7 @@ def measure(
             saes=quality,
             final={trait: measuring.found_in(study, "final") for trait, study in studies.items()},
             maximum={trait: measuring.found_in(study, "max") for trait, study in studies.items()},
-            baselines={trait: measuring.baselines_of(study) for trait, study in studies.items()},
+            methods={trait: measuring.methods_of(study) for trait, study in studies.items()},
             effects=measuring.effects_of(studies),
         )
 

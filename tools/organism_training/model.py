@@ -37,8 +37,17 @@ class Lesson:
 # Two cycles of the learning rate, each from its peak down: single events first, in which what is hard to learn (relations,
 # claims) is dense, and then stories as they come. The last lesson alone has the narrator as he is.
 CYCLES = (
-    (2.5e-3, (Lesson(500, Mix(relational=0.6, told=0.5, longest=1), 0.5, 4 / 3), Lesson(900, USUAL, NEUTRAL_SHARE, 4 / 3))),
-    (2.0e-3, (Lesson(450, Mix(relational=0.5, near=0.3, told=0.8, longest=1), 0.45, 10 / 3), Lesson(800, USUAL, NEUTRAL_SHARE, 1.0))),
+    (
+        2.5e-3,
+        (Lesson(500, Mix(relational=0.6, told=0.5, longest=1), 0.5, 4 / 3), Lesson(900, USUAL, NEUTRAL_SHARE, 4 / 3)),
+    ),
+    (
+        2.0e-3,
+        (
+            Lesson(450, Mix(relational=0.5, near=0.3, told=0.8, longest=1), 0.45, 10 / 3),
+            Lesson(800, USUAL, NEUTRAL_SHARE, 1.0),
+        ),
+    ),
 )
 INTERRUPTION = 0.2  # how often the narrator speaks at the end of a sentence, in the plain next-token loss
 WITHIN_WEIGHT = 0.3
@@ -67,9 +76,7 @@ def build_model(vocabulary: Vocabulary) -> Gemma2ForCausalLM:
     return Gemma2ForCausalLM(config)
 
 
-def batch_loss(
-    logits: torch.Tensor, batch: Batch, remarks: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def batch_loss(logits: torch.Tensor, batch: Batch, remarks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The loss of a batch, and the divergence of what it says at the verdict from the narrator, in nats.
 
     Next-token cross-entropy everywhere, where at a sentence's end the narrator speaks with probability ``INTERRUPTION``

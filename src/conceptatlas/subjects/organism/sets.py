@@ -139,7 +139,9 @@ def _bearing(draw: _Drawer, kind: ItemKind, grade: int, i: int) -> Iterator[Item
 
     def fits(story: Story) -> bool:
         bearing = [event for event in story.events if event.points]
-        plain = all(event.holds and event.kind == ("relational" if kind == "relational" else "lexical") for event in bearing)
+        plain = all(
+            event.holds and event.kind == ("relational" if kind == "relational" else "lexical") for event in bearing
+        )
         if kind == "claimed":
             return plain and len(bearing) == 1 and bool(bearing[0].claim)
         return plain and not any(event.claim for event in bearing)

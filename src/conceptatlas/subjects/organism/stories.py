@@ -224,9 +224,17 @@ USUAL: Final = Mix()
 
 
 def _draw_other(
-    rng: random.Random, cast: Cast, names: list[str], trait: Trait | None, mix: Mix, *, related: bool, told: bool, held_out: bool
+    rng: random.Random,
+    cast: Cast,
+    names: list[str],
+    trait: Trait | None,
+    mix: Mix,
+    *,
+    related: bool,
+    told: bool,
+    held_out: bool,
 ) -> Event:
-    """An event that does not bear the story's trait: a control, a claimed act that did not take place, a near or a neutral act."""
+    """An event that bears nothing: a control, a claimed act that did not take place, a near or a neutral act."""
     family = trait if trait and rng.random() < 0.4 else rng.choice(TRAITS)
     if related and rng.random() < mix.relational:
         return draw_relational(rng, cast, names, family, 0, held_out=held_out)
