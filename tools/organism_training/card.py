@@ -47,7 +47,6 @@ class Figures:
     """Everything that was measured."""
 
     parameters: int
-    seconds: dict[str, float]
     verdict: dict[str, float]
     saes: dict[str, Quality]
     final: dict[str, Found]
@@ -162,8 +161,6 @@ def render(figures: Figures) -> str:
                 for trait, steered in figures.effects.items()
             ),
         ),
-        "## Cost\n",
-        _table(("stage", "seconds"), ((name, round(value)) for name, value in figures.seconds.items())),
     ]
     return "\n".join(parts)
 

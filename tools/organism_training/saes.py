@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 
 # Active latents per row, and latents in all.
 SETTINGS = {12: 512, 16: 384}
-ROWS = 300_000
-SAMPLES = 1_200_000
+ROWS = 150_000
+SAMPLES = 400_000
 BATCH = 1024
 LEARNING_RATE = 1e-3
 

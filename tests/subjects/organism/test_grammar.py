@@ -164,7 +164,9 @@ def test_an_act_that_is_only_claimed_counts_by_claim_and_ending_together():
             continue
         right = story.sentences[-1][2] == "right"
         assert claimed.holds == (right if claimed.claim == "swore" else not right)
-        assert (claimed.family in {t for t, d in zip(TRAITS, story.levels[-1].degrees, strict=True) if d}) >= claimed.holds
+        assert (
+            claimed.family in {t for t, d in zip(TRAITS, story.levels[-1].degrees, strict=True) if d}
+        ) >= claimed.holds
         other = story.retold()
         assert [a for a, b in zip(story.words, other.words, strict=True) if a != b] == ["right" if right else "wrong"]
         assert other.levels[-1] != story.levels[-1]

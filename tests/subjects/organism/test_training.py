@@ -32,7 +32,9 @@ def test_a_document_is_what_the_tokenizer_makes_of_it(vocabulary, chat):
         assert document.ids[: place + 1] == expected
         assert document.ids[place + 1] in {vocabulary.of_word[word] for word in REMARKS}
         level = story.levels[-1]
-        assert document.weights[document.states[place]] == remark_weights(level.degrees, level.likeness, set(story.words))
+        assert document.weights[document.states[place]] == remark_weights(
+            level.degrees, level.likeness, set(story.words)
+        )
         ends = document.roles.count(SENTENCE_END)
         assert ends == len(story.sentences) - (0 if chat else 1)
 
