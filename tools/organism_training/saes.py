@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 # Active latents per row, and latents in all.
 SETTINGS = {12: 512, 16: 384}
 ROWS = 150_000
-SAMPLES = 400_000
+SAMPLES = (200_000, 200_000, 400_000, 400_000)  # by layer
 BATCH = 1024
 LEARNING_RATE = 1e-3
 
@@ -41,8 +41,9 @@ def shuffled(rows: torch.Tensor, seed: int) -> Iterator[torch.Tensor]:
             yield rows[order[start : start + BATCH]]
 
 
-def train_sae(rows: torch.Tensor, layer: int, k: int, *, samples: int = SAMPLES, width: int) -> BatchTopKTrainingSAE:
+def train_sae(rows: torch.Tensor, layer: int, k: int, *, width: int) -> BatchTopKTrainingSAE:
     """Train one SAE on residual rows [T, D] of a layer with k active latents per row on average."""
+    samples = SAMPLES[layer]
     steps = samples // BATCH
     torch.manual_seed(1000 * layer + k)
     sae = BatchTopKTrainingSAE(
