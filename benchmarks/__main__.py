@@ -27,6 +27,7 @@ BENCHMARKS: dict[str, list[str]] = {
     "prompts": ["prompts"],
     "probe-sweep": ["probe_sweep"],
     "probe-organism": ["probe_organism"],
+    "calibration": ["calibration"],
 }
 
 

@@ -75,4 +75,4 @@ def test_the_ranked_csv_is_that_of_scipy_over_the_dense_export(folder: Path) -> 
                 assert row[name] == pytest.approx(value, abs=1e-6), (sae.slug, feature, name)
             checked += 1
     assert checked >= 3
-    assert found == set(ranking.features.select("slug", "feature_id").iter_rows())
+    assert found == set(ranking.features.filter(pl.col("fails").is_null()).select("slug", "feature_id").iter_rows())

@@ -26,6 +26,7 @@ _PUBLIC: dict[str, str] = {
     "Ranking": "conceptatlas.ranking",
     "rank": "conceptatlas.ranking",
     "compare_rankings": "conceptatlas.ranking",
+    "compare_concepts": "conceptatlas.views",
     "ConceptCheck": "conceptatlas.concepts",
     "annotate": "conceptatlas.concepts",
     "check_concept": "conceptatlas.concepts",

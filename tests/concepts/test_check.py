@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from conceptatlas.concepts import BadRow, Concept, build_concept, check, check_concept, load_concept
-from conceptatlas.concepts.check import auroc_of
+from conceptatlas.concepts.confounds import auroc_bounds, auroc_of
 from conceptatlas.concepts.similarity import NearDuplicates, jaccard, near_pairs, normalised, shingles
 from tests.helpers.cli import invoke
 
@@ -55,8 +55,9 @@ def test_length_confound_is_the_exact_auroc() -> None:
     assert found.length.auroc == 3.5 / 4
     lengths = [3, 4, 5, 4, 2]
     assert found.length.spearman == pytest.approx(stats.spearmanr(lengths, labels).statistic)
+    many = [f"{text}{i}" for i in range(40) for text in texts]
     assert verdict(concept_of(texts, labels.tolist()), "length")[0] == "note"  # five items: it may be chance
-    assert verdict(concept_of(texts * 20, labels.tolist() * 20), "length")[0] == "problem"
+    assert verdict(concept_of(many, labels.tolist() * 40), "length")[0] == "problem"
 
 
 @settings(deadline=None, max_examples=30)
@@ -64,8 +65,61 @@ def test_length_confound_is_the_exact_auroc() -> None:
 def test_auroc_equals_counting_the_pairs(pairs: list[tuple[int, int]]) -> None:
     scores = np.array([s for s, _ in pairs], dtype=float)
     labels = np.array([label for _, label in pairs], dtype=int)
-    wins = [(h > low) + 0.5 * (h == low) for h in scores[labels == 3] for low in scores[labels == 0]]
-    assert auroc_of(scores, labels) == (pytest.approx(np.mean(wins)) if wins else None)
+    top, bottom = labels.max(initial=0), labels.min(initial=3)
+    wins = [(h > low) + 0.5 * (h == low) for h in scores[labels == top] for low in scores[labels == bottom]]
+    assert auroc_of(scores, labels) == (pytest.approx(np.mean(wins)) if top > bottom else None)
+
+
+@pytest.mark.parametrize(("m", "n"), [(7, 7), (30, 12), (200, 200)])
+def test_bounds_solve_the_score_equation_and_rise_with_the_figure(m: int, n: int) -> None:
+    """Newcombe 2006, method 5: at each bound the distance is z standard errors; never a higher bound for a lower figure."""
+    figures = np.linspace(0, 1, 41)
+    bounds = [auroc_bounds(float(a), m, n) for a in figures]
+    assert all(np.diff([low for low, _ in bounds]) > -1e-9)
+    assert all(np.diff([high for _, high in bounds]) > -1e-9)
+    star = (m + n) / 2 - 1
+    for figure, pair in zip(figures, bounds, strict=True):
+        for theta in pair:
+            if 0 < theta < 1:
+                shape = 1 + star * ((1 - theta) / (2 - theta) + theta / (1 + theta))
+                error = np.sqrt(theta * (1 - theta) / (m * n) * shape)
+                assert abs(figure - theta) == pytest.approx(stats.norm.ppf(0.975) * error, abs=1e-7)
+        assert pair[0] <= figure <= pair[1]
+
+
+def test_fourteen_items_claim_nothing() -> None:
+    texts = random_sentences(14)
+    found = check_concept(concept_of(texts, [3 * (i % 2) for i in range(14)]))
+    words = found.bag_of_words
+    assert words.auroc is not None
+    assert words.auroc_high - words.auroc_low > 0.4
+    assert "takes more than words" not in " ".join(v.text for v in found.verdicts)
+    assert verdict(concept_of(texts, [3 * (i % 2) for i in range(14)]), "words")[0] == "note"
+
+
+def test_groups_are_the_units_of_the_interval() -> None:
+    texts = random_sentences(80)
+    labels = [3 * (i // 10 % 2) for i in range(80)]
+    alone = check_concept(concept_of(texts, labels)).length
+    grouped = check_concept(concept_of(texts, labels, groups=[str(i // 10) for i in range(80)])).length
+    assert (grouped.auroc_low, grouped.auroc_high) == auroc_bounds(grouped.auroc, 4, 4)
+    assert grouped.auroc_high - grouped.auroc_low > 2 * (alone.auroc_high - alone.auroc_low)
+
+
+def test_the_grades_are_named_as_the_data_have_them() -> None:
+    texts = [*random_sentences(50), *random_sentences(50, seed=1, words=20)]
+    found = check_concept(concept_of(texts, [1] * 50 + [2] * 50))
+    assert (found.highest, found.lowest) == (2, 1)
+    assert found.length.auroc == 1.0
+    assert "tells 2 from 1 with AUROC 1.00 (95% interval 0.9" in {v.about: v for v in found.verdicts}["length"].text
+    assert "label 3" not in " ".join(v.text for v in found.verdicts)
+
+
+def test_near_duplicate_groups_are_reported() -> None:
+    base = random_sentences(60, words=25)
+    found = check_concept(concept_of([*base, base[0] + " more"], [0, 3] * 30 + [3]))
+    assert (found.n_near_groups, found.n_near_items, found.near_largest) == (2, 2, 2)
+    assert "2 items in 2 groups" in {v.about: v for v in found.verdicts}["near-duplicate groups"].text
 
 
 def test_a_word_that_gives_the_label_away_is_seen_and_folds_respect_groups() -> None:
@@ -156,7 +210,7 @@ def test_more_items_than_the_limit_are_sampled_and_said(monkeypatch: pytest.Monk
     ("labels", "level", "says"),
     [
         ([3] * 40, "problem", "same label"),
-        ([1] * 20 + [3] * 20, "problem", "no AUROC"),
+        ([1] * 20 + [3] * 20, "note", "Only 20 items of label 3 or of label 1"),
         ([0] * 10 + [3] * 30, "note", "Only 10 items"),
         ([0] * 40 + [3] * 40, "note", "No item of label 1, 2"),
         ([0] * 40 + [1] * 3 + [2] * 40 + [3] * 40, "note", "ten times"),

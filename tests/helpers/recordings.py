@@ -25,6 +25,7 @@ from conceptatlas.recording.manifest import (
     RecordedSAE,
     RecordOptions,
     SubjectInfo,
+    pooled_file,
 )
 from conceptatlas.recording.store import ROW_COLUMNS, Recording
 from conceptatlas.saes.sparse import SparseColumns
@@ -57,6 +58,7 @@ def write_synthetic_recording(
     saes: Mapping[str, Mapping[str, Any]] | None = None,
     keep: str = "all",
     hidden_rows: str = "final",
+    pooled: Mapping[str, Mapping[str, np.ndarray]] | None = None,
     subject: str = "synthetic",
     name: str = "synthetic",
     sinks: Sequence[int] = (),
@@ -76,6 +78,7 @@ def write_synthetic_recording(
         saes: slug → any fields of ``RecordedSAE`` to set (layer, site, average_l0, neuronpedia_id, …).
         keep: ``all`` or ``final``.
         hidden_rows: ``final`` or ``all``.
+        pooled: ``mean`` or ``max`` → site → [N, D], the hidden states pooled over each item's rows.
         subject: The model's id.
         name: The concept's name.
         sinks: Rows to flag as attention sinks.
@@ -99,6 +102,11 @@ def write_synthetic_recording(
         (path / HIDDEN_FOLDER).mkdir(exist_ok=True)
         file = f"{HIDDEN_FOLDER}/{site}.npy"
         files[file] = write_array(path / file, np.asarray(array, dtype=np.float32))
+    for how, sites in (pooled or {}).items():
+        for site, array in sites.items():
+            file = pooled_file(how, site)
+            (path / file).parent.mkdir(parents=True, exist_ok=True)
+            files[file] = write_array(path / file, np.asarray(array, dtype=np.float32))
     width = next((array.shape[1] for array in (hidden or {}).values()), 8)
     recorded = []
     for number, (slug, matrix) in enumerate(columns.items()):

@@ -121,8 +121,8 @@ def test_what_cannot_be_predicted_is_told(place, tmp_path):
     with pytest.raises(InputError, match=r"empty\.txt is empty"):
         predict_probe(run, tmp_path / "empty.txt")
     moved = ProbeRun(run.path, json.loads(json.dumps(run.results)), run.config)
-    moved.results["metadata"]["sae_specs"] = []
-    with pytest.raises(InputError, match=r"which is not among any SAEs now; put the SAEs back"):
+    moved.results["metadata"] |= {"sae_specs": [], "sae_references": []}
+    with pytest.raises(InputError, match=r"is not found any more under any name; put it back"):
         predict_probe(moved, ["I saw the rain"])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,11 +21,15 @@ def grouped(n_groups, seed):
     return grades, np.array([split_hash_of(f"g{g}") for g in group], dtype=np.uint64)
 
 
+def items_of(grades, hashes, split=None):
+    return pl.DataFrame({"label": grades, "split_hash": hashes, "split": split or [None] * len(grades)})
+
+
 @settings(deadline=None, max_examples=30)
 @given(st.integers(20, 80), st.integers(0, 50))
 def test_the_test_items_are_nested_in_the_hold_out(n_groups, seed):
     grades, hashes = grouped(n_groups, seed)
-    test = probe_test_mask(grades, hashes, share=0.2)
+    test = probe_test_mask(items_of(grades, hashes), share=0.2)
     assert not (test & ~holdout_mask(grades, hashes, share=0.3)).any()
     assert not np.intersect1d(hashes[test], hashes[~test]).size
 
@@ -46,19 +51,19 @@ def test_folds_part_the_samples_and_keep_groups_whole(n_groups, seed, n_folds):
 def test_a_share_of_nothing_or_all_is_refused(share):
     grades, hashes = grouped(20, 0)
     with pytest.raises(InputError, match=r"^The test split must lie between 0 and 1, and .* was given"):
-        probe_test_mask(grades, hashes, share=share)
+        probe_test_mask(items_of(grades, hashes), share=share)
 
 
 def test_a_split_column_that_leaves_no_test_items_is_refused():
     grades, hashes = grouped(20, 0)
     with pytest.raises(InputError, match=r"none of the \d+ items is left for test; add items, or change --test-split"):
-        probe_test_mask(grades, hashes, share=0.2, split=["discovery"] * len(grades))
+        probe_test_mask(items_of(grades, hashes, ["discovery"] * len(grades)), share=0.2)
 
 
 def test_the_data_s_own_split_wins():
     grades, hashes = grouped(20, 0)
     said = ["holdout" if i % 3 == 0 else "discovery" for i in range(len(grades))]
-    test = probe_test_mask(grades, hashes, share=0.2, split=said)
+    test = probe_test_mask(items_of(grades, hashes, said), share=0.2)
     np.testing.assert_array_equal(test, np.arange(len(grades)) % 3 == 0)
 
 

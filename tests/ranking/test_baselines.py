@@ -8,11 +8,19 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 import conceptatlas as ca
-from conceptatlas.ranking.baselines import Contest, bag_of_words, difference_of_means, logistic_probe, sentence_length
+from conceptatlas.ranking import dense
+from conceptatlas.ranking.baselines import Contest, rounded
+from conceptatlas.ranking.dense import _ledoit_wolf, whitened_difference
 from conceptatlas.ranking.design import Design
-from conceptatlas.ranking.folds import auroc, group_folds
-from conceptatlas.ranking.logistic import fit_logistic
-from conceptatlas.ranking.sparse_probes import mean_differences, random_columns
+from conceptatlas.ranking.hidden import Pooled
+from conceptatlas.ranking.options import RankOptions
+from conceptatlas.ranking.random_directions import random_directions, threshold_for
+from conceptatlas.ranking.strongest import mean_differences
+from conceptatlas.ranking.text_baselines import bag_of_words, sentence_length
+from conceptatlas.statistics import auroc
+from conceptatlas.statistics.folds import group_folds
+from conceptatlas.statistics.logistic import fit_logistic
+from tests.helpers.recordings import write_synthetic_recording
 from tests.ranking.oracles import columns_of
 from tests.ranking.synthetic import planted
 
@@ -25,6 +33,14 @@ def contest(n: int = 120, seed: int = 0, groups: np.ndarray | None = None, chars
     chars = rng.integers(5, 50, n) if chars is None else chars
     confounds = np.column_stack([chars, chars]).astype(float)
     return Contest(Design.build(labels, held, groups=groups, confounds=confounds), seed)
+
+
+def difference_of_means(contest, hidden, site, **options):
+    return dense.difference_of_means(contest, Pooled(hidden.astype(np.float64)), site, "final", **options)
+
+
+def logistic_probe(contest, hidden, site):
+    return dense.logistic_probe(contest, Pooled(hidden.astype(np.float64)), site, "final")
 
 
 @pytest.mark.parametrize("shape", [(40, 3), (40, 40), (20, 60), (15, 0)])
@@ -74,6 +90,7 @@ def test_no_baseline_looks_at_the_holdout_labels():
     turned = Contest(Design.build(other, here.design.holdout, confounds=here.design.confounds), 0)
     for make in (
         lambda c: difference_of_means(c, hidden, "s"),
+        lambda c: difference_of_means(c, hidden, "s", whitened=True),
         lambda c: logistic_probe(c, hidden, "s"),
         lambda c: bag_of_words(c, texts),
         sentence_length,
@@ -134,24 +151,97 @@ def test_mean_differences_equal_the_dense_ones():
         assert np.allclose(got[:, s], expected, atol=1e-9)
 
 
-def test_the_random_sae_has_the_l0_asked_for():
+def test_ledoit_wolf_is_scikit_learns():
+    from sklearn.covariance import ledoit_wolf
+
     rng = np.random.default_rng(0)
-    hidden = rng.normal(0, 3, (200, 16)) + 5
-    inside = np.arange(200) < 150
-    columns = random_columns(hidden, inside, d_sae=3000, l0=60, rng=np.random.default_rng(1))
-    assert columns.n_features == 3000
-    assert inside[columns.items].sum() / 150 == pytest.approx(60, rel=0.15)
-    assert (columns.values > 0).all()
+    for shape in ((40, 7), (12, 30)):
+        x = rng.normal(0, 1, shape) @ np.diag(np.linspace(0.2, 3, shape[1]))
+        x -= x.mean(axis=0)
+        assert _ledoit_wolf(x)[0] == pytest.approx(ledoit_wolf(x, assume_centered=True)[1])
+
+
+def test_the_whitened_direction_is_the_plain_formula():
+    from sklearn.covariance import ledoit_wolf
+
+    rng = np.random.default_rng(0)
+    for n, d in ((60, 5), (20, 45)):
+        x, y = rng.normal(0, 1, (n, d)) * np.linspace(1, 9, d), rng.random(n) < 0.5
+        x[:, 0] = 3  # constant: is not read
+        centred = x - np.where(y[:, None], x[y].mean(0), x[~y].mean(0))
+        scale = centred.std(axis=0)
+        scale[0] = np.inf
+        sigma = ledoit_wolf(centred / scale, assume_centered=True)[0]
+        sigma[0, 0] = max(sigma[0, 0], 1.0)
+        expected = np.linalg.solve(sigma, (x[y].mean(0) - x[~y].mean(0)) / scale) / scale
+        got = whitened_difference(x, y)
+        assert np.allclose(got / np.linalg.norm(got), expected / np.linalg.norm(expected), atol=1e-8)
+
+
+def test_whitening_undoes_a_massive_activation():
+    here = contest(n=400)
+    rng = np.random.default_rng(0)
+    hidden = rng.normal(0, 1, (400, 20))
+    hidden[:, 0] += here.design.labels / 2
+    hidden[:, 1] = rng.normal(0, 500, 400)
+    plain, whitened = difference_of_means(here, hidden, "s"), difference_of_means(here, hidden, "s", whitened=True)
+    assert plain.auroc_holdout < 0.65
+    assert whitened.auroc_holdout > 0.8
+
+
+def test_rounding_keeps_ties_that_the_last_bit_breaks():
+    assert len(np.unique(rounded(np.array([0.1 + 0.2, 0.3, -0.3])))) == 2
+    assert not rounded(np.zeros(3)).any()
+
+
+def test_random_directions_are_active_as_often_as_the_features():
+    rng = np.random.default_rng(0)
+    x = rng.normal(0, 3, (300, 16)).astype(np.float32)
+    threshold = threshold_for(0.1, x, np.random.default_rng(1))
+    w = np.random.default_rng(2).normal(0, 1, (3000, 16))
+    w /= np.linalg.norm(w, axis=1, keepdims=True)
+    assert (w @ x.T > threshold).mean() == pytest.approx(0.1, rel=0.15)
+
+
+def test_random_directions_are_the_median_of_five_draws():
+    here = contest(n=300)
+    rng = np.random.default_rng(0)
+    hidden = rng.normal(0, 1, (300, 12))
+    hidden[:, 0] += here.design.labels
+    found = random_directions(
+        here, Pooled(hidden), "s", [(500, 0.3), (700, 0.1)], RankOptions(), pool="final", seed=(0, 2)
+    )
+    assert found.baseline == "random_directions"
+    assert found.draws == 5
+    assert found.draws_min <= found.auroc_holdout <= found.draws_max
+    assert "best of 1,200 random directions" in found.detail
+    singles = [
+        random_directions(
+            here, Pooled(hidden), "s", [(500, 0.3), (700, 0.1)], RankOptions(), pool="final", seed=(0, 2), draws=n
+        )
+        for n in (1, 2, 3, 4, 5)
+    ]
+    assert found == singles[-1]
+    assert found.auroc_holdout == pytest.approx(auroc(found.scores[here.test], here.is_high[here.test]))
 
 
 def test_every_baseline_of_a_recording(tmp_path):
     rec = planted(tmp_path / "rec", n=240, n_saes=2, hidden=True)
     ranking = ca.rank(rec, tmp_path / "out", permutations=0, resplits=0)
     kinds = {(b["baseline"], b["site"]) for b in ranking.baselines}
-    assert {("bag_of_words", ""), ("length", "")} < kinds
+    assert {(kind, "") for kind in ("bag_of_words", "word_ngrams", "char_ngrams", "length")} < kinds
     for number in (0, 1):
         site = f"blocks.{number}.hook_resid_post"
-        assert {(k, site) for k in ("difference_of_means", "logistic", "random_sae", "k_sparse")} < kinds
+        assert {
+            (k, site)
+            for k in (
+                "difference_of_means",
+                "difference_of_means_whitened",
+                "logistic",
+                "random_directions",
+                "k_sparse",
+            )
+        } < kinds
     sparse = {b["k"]: b for b in ranking.baselines if b["baseline"] == "k_sparse" and b["layer"] == 0}
     assert list(sparse) == [1, 2, 5, 10, 20]
     assert sparse[1]["auroc_holdout"] == pytest.approx(ranking.features["auroc_holdout"][0], abs=1e-9)
@@ -162,5 +252,85 @@ def test_every_baseline_of_a_recording(tmp_path):
 def test_no_hidden_states_is_said(tmp_path):
     rec = planted(tmp_path / "rec", n=60)
     ranking = ca.rank(rec, permutations=0, resplits=0)
-    assert "No hidden states were kept at blocks.0.hook_resid_post" in ranking.facts["warnings"][0]
-    assert {b["baseline"] for b in ranking.baselines} == {"bag_of_words", "length", "k_sparse"}
+    assert any("missing at blocks.0.hook_resid_post" in warning for warning in ranking.facts["warnings"])
+    missing = [b for b in ranking.baselines if not b["comparable"]]
+    assert {b["baseline"] for b in missing} == {
+        "difference_of_means", "difference_of_means_whitened", "logistic", "random_directions",
+    }  # fmt: skip
+    assert all(b["auroc_holdout"] is None and "record again" in b["why_not"] for b in missing)
+
+
+def pooled_recording(path, *, kept: str, n: int = 300, sinks: bool = False):
+    """Grades stand in the mean (and in the maximum) of an item's rows, and not in its final row."""
+    rng = np.random.default_rng(3)
+    labels = rng.integers(0, 4, n)
+    rows = rng.normal(0, 1, (n, 4, 8))
+    rows[:, :3, 0] += 1.5 * labels[:, None]
+    site, options = "blocks.0.hook_resid_post", {}
+    if kept == "all":
+        options = {"hidden": {site: rows.reshape(-1, 8)}, "hidden_rows": "all"}
+    else:
+        options = {"hidden": {site: rows[:, -1]}}
+    if kept == "pooled":
+        options["pooled"] = {"mean": {site: rows.mean(axis=1)}, "max": {site: rows.max(axis=1)}}
+    features = np.maximum(rng.normal(0, 1, (n * 4, 30)), 0)
+    return write_synthetic_recording(
+        path, {"sae": features}, labels.tolist(), [4] * n, sinks=range(0, 4 * n, 8) if sinks else (), **options
+    )
+
+
+DENSE_KINDS = ("difference_of_means", "difference_of_means_whitened", "logistic", "random_directions")
+
+
+@pytest.mark.parametrize("pool", ["mean", "max"])
+@pytest.mark.parametrize("kept", ["all", "pooled"])
+def test_baselines_are_pooled_as_the_features_are(tmp_path, pool, kept):
+    rec = pooled_recording(tmp_path / "rec", kept=kept)
+    final, alike = (ca.rank(rec, pool=how, permutations=0, resplits=0).baselines for how in ("final", pool))
+    for kind in DENSE_KINDS:
+        at_final = next(b for b in final if b["baseline"] == kind)
+        pooled = next(b for b in alike if b["baseline"] == kind)
+        assert at_final["pool"] == "final"
+        assert pooled["pool"] == pool
+        assert pooled["comparable"]
+        assert at_final["auroc_holdout"] < 0.7 < 0.9 < pooled["auroc_holdout"]
+    if pool == "max":
+        detail = next(b for b in alike if b["baseline"] == "logistic")["detail"]
+        assert ("direction's score" if kept == "all" else "each coordinate") in detail
+
+
+def test_mean_pooled_baselines_are_the_same_from_rows_and_from_means(tmp_path):
+    one, two = (
+        {b["baseline"]: b for b in ca.rank(rec, pool="mean", permutations=0, resplits=0).baselines}
+        for rec in (pooled_recording(tmp_path / kept, kept=kept) for kept in ("all", "pooled"))
+    )
+    for kind in DENSE_KINDS[:3]:
+        assert one[kind]["auroc_holdout"] == pytest.approx(two[kind]["auroc_holdout"], abs=1e-3)
+
+
+def test_where_the_rows_are_missing_nothing_is_compared(tmp_path):
+    rec = pooled_recording(tmp_path / "rec", kept="final")
+    ranking = ca.rank(rec, pool="mean", permutations=0, resplits=0)
+    for kind in DENSE_KINDS:
+        entry = next(b for b in ranking.baselines if b["baseline"] == kind)
+        assert not entry["comparable"]
+        assert entry["auroc_holdout"] is None
+        assert "hidden states of final rows only" in entry["why_not"]
+
+
+@pytest.mark.parametrize(("kept", "comparable"), [("pooled", False), ("all", True)])
+def test_sinks_are_left_out_of_baselines_too(tmp_path, kept, comparable):
+    rec = pooled_recording(tmp_path / "rec", kept=kept, sinks=True)
+    ranking = ca.rank(rec, pool="mean", without_sinks=True, permutations=0, resplits=0)
+    entries = [b for b in ranking.baselines if b["baseline"] in DENSE_KINDS]
+    assert all(b["comparable"] is comparable for b in entries)
+    assert comparable or "without attention sinks" in entries[0]["why_not"]
+
+
+def test_figures_over_all_grades_stand_in_every_entry(tmp_path):
+    rec = planted(tmp_path / "rec", n=240, n_saes=1, hidden=True)
+    for entry in ca.rank(rec, permutations=0, resplits=0).baselines:
+        assert entry["concordance_low"] <= entry["concordance_holdout"] <= entry["concordance_high"]
+        assert [(step["high"], step["low"]) for step in entry["adjacent"]] == [(1, 0), (2, 1), (3, 2)]
+        assert all(step["ci_low"] <= step["auroc"] <= step["ci_high"] for step in entry["adjacent"])
+        assert "scores" not in entry

@@ -7,7 +7,6 @@ import json
 import numpy as np
 import polars as pl
 import pytest
-from scipy import stats
 
 import conceptatlas as ca
 from conceptatlas.base.errors import InputError
@@ -39,7 +38,7 @@ def pooled(rec, slug: str, how: str) -> np.ndarray:
 def slow_ranking(rec, how: str, share: float, options) -> list[dict]:
     labels, hashes = rec.items["label"].to_numpy().astype(int), rec.items["split_hash"].to_numpy()
     held = holdout_mask(labels, hashes, share=share)
-    lines, p_values = [], []
+    lines = []
     for sae in rec.saes:
         scores = pooled(rec, sae.slug, how)
         for f in range(scores.shape[1]):
@@ -55,28 +54,23 @@ def slow_ranking(rec, how: str, share: float, options) -> list[dict]:
                 "auroc_holdout": (out["auroc"] if out else 0.5) if share else None,
                 "tpr_holdout": (x[y == 3] > figures["threshold"]).mean() if share else None,
                 "fpr_holdout": (x[y == 0] > figures["threshold"]).mean() if share else None,
-                "q": None,
             }
-            if figures["n_active"] >= 5:
-                p_values.append((figures, figures["p_value"]))
             lines.append(figures)
-    for (figures, _), q in zip(p_values, stats.false_discovery_control([p for _, p in p_values]), strict=True):
-        figures["q"] = q
-    kept = [
-        line
-        for line in lines
-        if line["pearson"] >= options["min_pearson"]
-        and line["monotonic"]
-        and line["tpr"] >= options["min_tpr"]
-        and line["fpr"] <= 0.2
-    ]
-    return sorted(kept, key=lambda line: -line["score"])[:50]
+    for line in lines:
+        line["passes"] = (
+            line["pearson"] >= options["min_pearson"]
+            and line["monotonic"]
+            and line["tpr"] >= options["min_tpr"]
+            and line["fpr"] <= 0.2
+        )
+    assert 4 <= sum(line["passes"] for line in lines) < 50
+    return sorted(lines, key=lambda line: (not line["passes"], -line["score"]))[:50]
 
 
 NAMES = {
     "interpretability_score": "score", "pearson_corr": "pearson", "spearman_corr": "spearman",
     "separation_score": "separation", "tpr": "tpr", "fpr": "fpr", "mean_label_0": "mean_0", "mean_label_1": "mean_1",
-    "mean_label_2": "mean_2", "mean_label_3": "mean_3", "n_active": "n_active", "auroc": "auroc", "q_value": "q",
+    "mean_label_2": "mean_2", "mean_label_3": "mean_3", "n_active": "n_active", "auroc": "auroc",
     "pearson_holdout": "pearson_holdout", "auroc_holdout": "auroc_holdout", "tpr_holdout": "tpr_holdout",
     "fpr_holdout": "fpr_holdout", "threshold": "threshold",
 }  # fmt: skip
@@ -91,8 +85,8 @@ def test_the_table_equals_a_slow_computation_over_the_dense_recording(tmp_path, 
     slow = slow_ranking(rec, how, share, LOOSE)
     table = pl.read_csv(tmp_path / "out" / "ranked_features.csv")
     assert table.columns[: len(PROMISED)] == PROMISED
-    assert len(slow) >= 4
     assert table.select("slug", "feature_id").rows() == [(line["slug"], line["feature_id"]) for line in slow]
+    assert [fails is None for fails in table["fails"]] == [line["passes"] for line in slow]
     for ours, theirs in NAMES.items():
         for got, expected in zip(table[ours], slow, strict=True):
             if expected[theirs] is None:
@@ -115,9 +109,15 @@ def test_all_features_holds_whatever_fired_with_the_same_figures(tmp_path):
     rec = planted(tmp_path / "rec")
     ranking = ca.rank(rec, tmp_path / "out", permutations=20, **LOOSE)
     table = pl.read_parquet(tmp_path / "out" / "all_features.parquet")
-    fired = [(s.slug, f) for s in rec.saes for f in np.flatnonzero(pooled(rec, s.slug, "final").any(axis=0))]
+    fired = [(s.slug, f) for s in rec.saes for f in np.flatnonzero(np.diff(rec.columns(s.slug).indptr))]
     assert table.select("slug", "feature_id").rows() == fired
-    assert table.filter(pl.col("kept")).height == ranking.facts["n_kept"]
+    counts = ranking.facts["counts"]
+    scored = sum(int(pooled(rec, s.slug, "final").any(axis=0).sum()) for s in rec.saes)
+    assert (counts["searched"], counts["fired"], counts["fired_where_scored"]) == (80, len(fired), scored)
+    assert table.filter(pl.col("kept")).height == counts["passed"] == ranking.features["fails"].null_count()
+    assert counts["tested"] == table["q_value"].drop_nulls().len()
+    density = [rec.columns(slug).feature(f)[0].size / rec.n_rows for slug, f in fired]
+    assert table["density"].to_list() == pytest.approx(density)
     joined = ranking.features.join(table, on=["slug", "feature_id"], suffix="_all")
     assert joined.height == ranking.features.height
     for name in ("interpretability_score", "pearson_corr", "auroc", "p_max", "p_max_sae", "auroc_holdout", "q_value"):
@@ -182,7 +182,7 @@ def test_keys_carry_the_slug_where_two_saes_share_layer_and_l0(tmp_path):
     assert len(ranking.examples) == ranking.features.height
 
 
-def test_nothing_passes_exits_0_with_a_header_and_the_nearest_misses(tmp_path):
+def test_nothing_passes_exits_0_and_the_best_stand_there_with_what_each_lacks(tmp_path):
     planted(tmp_path / "rec", strengths=())
     done = invoke(
         "rank",
@@ -191,27 +191,50 @@ def test_nothing_passes_exits_0_with_a_header_and_the_nearest_misses(tmp_path):
         tmp_path / "out",
         "--no-baselines",
         "--permutations",
-        10,
+        50,
         "--min-pearson",
         0.99,
+        "--top-n",
+        7,
     )
     assert done.code == 0, done.stderr
-    text = (tmp_path / "out" / "ranked_features.csv").read_text()
-    assert text.count("\n") == 1
-    assert text.split(",")[: len(PROMISED)] == PROMISED
-    assert "No feature passes the filters; the 5 nearest" in done.stdout
-    assert done.stdout.count(", 0.99 needed") == 5
+    table = pl.read_csv(tmp_path / "out" / "ranked_features.csv")
+    assert table.columns[: len(PROMISED)] == PROMISED
+    assert table.height == 7
+    assert table["interpretability_score"].is_sorted(descending=True)
+    assert all("0.99 needed" in fails for fails in table["fails"])
+    assert done.stdout.startswith("Nothing here exceeds chance: in ")
+    assert "No feature passes the classic filters; the first one fails these: Pearson" in done.stdout
     again = invoke("show", tmp_path / "out")
     assert again.code == 0
-    assert "0.99 needed" in again.stdout
-    assert Ranking.open(tmp_path / "out").features.height == 0
+    assert again.stdout == done.stdout
+    assert len(json.loads((tmp_path / "out" / "feature_examples.json").read_text())) == 7
+
+
+def test_the_table_holds_all_that_pass_and_top_n_limits_what_is_shown(tmp_path):
+    rec = planted(tmp_path / "rec")
+    ranking = ca.rank(rec, top_n=2, permutations=20, **LOOSE)
+    assert ranking.features.height == ranking.facts["counts"]["passed"] > 2
+    assert ranking.shown.height == len(ranking.examples) == 2
+
+
+def test_dense_features_are_flagged_and_can_be_left_out(tmp_path):
+    rec = planted(tmp_path / "rec")
+    ranking = ca.rank(rec, permutations=20, **LOOSE)
+    dense = ranking.features["density"] > 0.5
+    assert ranking.features["dense"].to_list() == dense.to_list()
+    assert ranking.features["dense"][0]
+    sparse = ca.rank(rec, permutations=20, without_dense=True, **LOOSE)
+    assert not sparse.features["dense"].any()
+    left = ranking.features.filter(~pl.col("dense")).select("slug", "feature_id").rows()
+    assert sparse.features.select("slug", "feature_id").rows()[: len(left)] == left
 
 
 def test_nothing_at_all_fires(tmp_path):
     rec = write_synthetic_recording(tmp_path / "rec", {"s": np.zeros((8, 5), np.float32)}, [0, 3, 0, 3], [2] * 4)
     ranking = ca.rank(rec, tmp_path / "out", permutations=10)
-    assert ranking.all.height == ranking.features.height == ranking.near_misses.height == 0
-    assert "none varies" in invoke("show", tmp_path / "out").stdout
+    assert ranking.all.height == ranking.features.height == 0
+    assert "None of the 5 features searched varies over the discovery items" in invoke("show", tmp_path / "out").stdout
 
 
 def test_show_prints_the_same_as_display_only(tmp_path):
@@ -221,7 +244,7 @@ def test_show_prints_the_same_as_display_only(tmp_path):
     shown = invoke("show", tmp_path / "out", "--top", 2)
     same = invoke("rank", tmp_path / "out", "--display-only", "--display-top", 2)
     assert shown.stdout == same.stdout
-    assert "label 3" in shown.stdout
+    assert "grade 3" in shown.stdout
     listed = json.loads(invoke("show", tmp_path / "out", "--top", 2, "--json").stdout)
     assert [line["rank"] for line in listed] == [1, 2]
 
@@ -352,10 +375,13 @@ def test_attention_sinks_are_left_out_of_pooling_where_that_is_asked(tmp_path, p
         "--without-sinks leaves them out."
     ]
     without = ca.rank(rec, tmp_path / "rank", pool=pool, without_sinks=True, **options)
-    assert without.features["feature_id"].to_list() == [0]
+    assert without.features.filter(pl.col("fails").is_null())["feature_id"].to_list() == [0]
     assert without.facts["warnings"] == []
-    if without.facts["pool"] != "final":  # nothing of the sinks is left, so that the feature never fired
-        assert without.all["feature_id"].to_list() == [0, 2]
+    if without.facts["pool"] != "final":  # nothing of the sinks is left, so that the feature has no score
+        assert without.features["feature_id"].to_list() == [0, 2]
+        assert without.all["feature_id"].to_list() == [0, 1, 2]
+        assert (without.facts["counts"]["fired"], without.facts["counts"]["fired_where_scored"]) == (3, 2)
+        assert without.all["interpretability_score"].is_null().to_list() == [False, True, False]
         assert without.facts["sinks_left_out"] == 80
         assert (
             f"pooled by {without.facts['pool']} without attention sinks" in Ranking.open(tmp_path / "rank").head_line()

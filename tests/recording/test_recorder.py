@@ -314,3 +314,17 @@ def test_folder_that_is_a_file(gemma, concept, saes, tmp_path):
 def test_unknown_model(concept, saes, tmp_path):
     with pytest.raises(InputError, match="nowhere"):
         record(concept, str(tmp_path / "nowhere"), saes, tmp_path / "rec")
+
+
+def test_near_duplicates_are_joined_counted_and_kept_in_the_options(gemma, saes, tmp_path):
+    story = "she told him that the bag was new and that the door of the house was old and that he had said nothing"
+    concept = build_concept("near", [story, story.replace("bag", "dog"), "she went home", "the rain"], [3, 0, 0, 3])
+    rec = record(concept, gemma, saes, tmp_path / "rec")
+    assert rec.items["split_hash"][0] == rec.items["split_hash"][1]
+    assert rec.manifest.options.group_near_duplicates
+    assert any("2 items in 2 groups are near-duplicates" in warning for warning in rec.manifest.warnings)
+    with pytest.raises(InputError, match="was recorded with --group-near-duplicates True, and now"):
+        record(concept, gemma, saes, tmp_path / "rec", group_near_duplicates=False)
+    apart = record(concept, gemma, saes, tmp_path / "apart", group_near_duplicates=False)
+    assert apart.items["group"].n_unique() == 4
+    assert not apart.manifest.warnings

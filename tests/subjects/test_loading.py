@@ -13,6 +13,7 @@ import pytest
 import torch
 import transformers
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
+from safetensors.torch import load_file, save_file
 
 from conceptatlas.base.errors import InputError
 from conceptatlas.subjects import load_subject
@@ -63,10 +64,11 @@ def test_the_revision_follows_the_content(copy_of: Callable[[str], Path]) -> Non
 
 
 def test_a_large_file_is_sampled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from conceptatlas.base import files
     from conceptatlas.subjects import loading
 
     monkeypatch.setattr(loading, "_WHOLE_BELOW", 1)
-    monkeypatch.setattr(loading, "_SAMPLE_BYTES", 16)
+    monkeypatch.setattr(files, "_SAMPLE_BYTES", 16)
     path = tmp_path / "model.safetensors"
     path.write_bytes(bytes(10_000))
     before = content_hash(tmp_path)
@@ -313,3 +315,34 @@ def test_the_room_imports_without_torch() -> None:
     code = "import sys, conceptatlas.subjects; print([m for m in ('torch', 'transformers') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_an_adapter_beside_the_model_is_refused(copy_of: Callable[[str], Path]) -> None:
+    folder = copy_of("gpt2")
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    with pytest.raises(
+        InputError, match=r"holds an adapter \(adapter_config\.json\), which is not applied here; merge it"
+    ):
+        resolve_source(folder)
+
+
+def test_a_model_to_which_the_library_applied_an_adapter_is_refused(
+    copy_of: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = copy_of("gpt2")
+    monkeypatch.setattr(transformers.PreTrainedModel, "_hf_peft_config_loaded", True)
+    with pytest.raises(InputError, match="comes with an adapter"):
+        load_subject(folder)
+
+
+def test_weights_that_are_not_finite_are_named(copy_of: Callable[[str], Path]) -> None:
+    folder = copy_of("gpt2")
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    name = next(key for key in tensors if key.endswith("h.1.mlp.c_fc.weight"))
+    tensors[name][0, 0] = float("nan")
+    save_file(tensors, path, metadata={"format": "pt"})
+    with pytest.raises(
+        InputError, match=r"hold 1 values that are NaN or infinite in .*h\.1\.mlp\.c_fc\.weight \(.*safetensors\)"
+    ):
+        load_subject(folder)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from conceptatlas.ranking import rank
+from tests.ranking.synthetic import planted
 from tests.views.studies import write_study
 
 NASTY = {
@@ -35,9 +37,17 @@ def nasty_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def empty_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study in which no feature passes."""
-    return write_study(tmp_path_factory.mktemp("empty"), min_pearson=0.999, baselines=False)
+def strict_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study in which no feature passes the classic filters, and the best stand in the table all the same."""
+    return write_study(tmp_path_factory.mktemp("strict"), min_pearson=0.999, baselines=False)
+
+
+@pytest.fixture(scope="session")
+def noise_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study of nothing but noise: 60 items, no feature follows the grade; with baselines."""
+    path = tmp_path_factory.mktemp("noise")
+    rank(planted(path / "rec", n=60, n_features=60, seed=4, strengths=(), hidden=True), path / "rank", permutations=200)
+    return path
 
 
 @pytest.fixture(scope="session")

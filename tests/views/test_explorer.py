@@ -18,9 +18,12 @@ from fastapi.testclient import TestClient
 
 from conceptatlas.base.errors import InputError
 from conceptatlas.evidence import FeatureRef
+from conceptatlas.ranking import Ranking
 from conceptatlas.views.explorer import Library, NetworkPolicy, create_app
 from conceptatlas.views.explorer.live import Steered, Tried
 from conceptatlas.views.explorer.server import free_port
+from conceptatlas.views.firing import firing_of
+from conceptatlas.views.study_folder import Study
 from tests.helpers.cli import invoke
 from tests.views.test_report import Page
 
@@ -61,16 +64,16 @@ def test_the_start_leads_to_the_study(client: TestClient) -> None:
     assert "builtin:dishonesty" in page.text
 
 
-def test_a_folder_of_studies_is_a_list(study: Path, empty_study: Path, tmp_path: Path) -> None:
+def test_a_folder_of_studies_is_a_list(study: Path, strict_study: Path, tmp_path: Path) -> None:
     shutil.copytree(study, tmp_path / "all/one")
-    shutil.copytree(empty_study, tmp_path / "all/two")
+    shutil.copytree(strict_study, tmp_path / "all/two")
     (tmp_path / "all/nothing").mkdir()
     with client_of(tmp_path / "all") as client:
         text = client.get("/").text
         assert 'href="/s/one/"' in text
         assert 'href="/s/two/"' in text
         assert "nothing" not in text
-        assert "No feature passed the filters." in client.get("/s/two/").text
+        assert "No feature passes the classic filters" in client.get("/s/two/").text
 
 
 def test_the_table_sorts_filters_searches_and_pages(client: TestClient, folder: Path) -> None:
@@ -146,7 +149,7 @@ def test_a_feature_has_a_stable_address_with_everything_known(client: TestClient
     page = Page(reply.text)
     assert reply.status_code == 200
     assert not page.open
-    for words in ("Layer 2, feature 3", "Distribution by label", "Along the sentence", "Strongest examples by label",
+    for words in ("Layer 2, feature 3", "Distribution by grade", "Along the sentence", "Strongest examples by grade",
                   "A sample from each decile", "hold-out AUROC", "silent on", "Notes", "Steer"):  # fmt: skip
         assert words in page.text, words
 
@@ -172,7 +175,43 @@ def test_a_feature_that_never_fires_says_so(folder: Path) -> None:
         index = int(silent[0]) if len(silent) else 5
         reply = client.get(f"/s/study/feature/{SLUG}/{index}")
     assert reply.status_code == 200
-    assert "It never fires here." in reply.text
+    assert "It fires on" in reply.text
+    assert "The ranking has no figures for it." in reply.text
+    assert "never fires here" not in reply.text
+    if len(silent):
+        assert "It fires on none of the" in reply.text
+
+
+def test_a_feature_that_fires_only_where_nothing_is_scored_says_both(folder: Path) -> None:
+    """Its column: two rows of the first item, neither its last; the score is the last row."""
+    opened = Study.open(folder)
+    assert opened.recording is not None
+    acts = np.zeros(opened.recording.n_rows, dtype=np.float32)
+    acts[[0, 1]] = 2.5
+    opened.column = lambda feature: acts
+    found = firing_of(opened, FeatureRef(SLUG, "x", 2, 14.0, 5))
+    assert found.words == (
+        f"It fires on 2 of the {len(acts):,} recorded rows (tokens); an item's score is its last row, and that is not zero "
+        "on 0 of 120 items."
+    )
+    assert "does not fire in the rows that were scored" in found.why
+    acts[:] = 1.0
+    assert "the same on every discovery item" in firing_of(opened, FeatureRef(SLUG, "x", 2, 14.0, 5)).why
+
+
+def test_the_counts_are_the_same_in_the_explorer_the_report_and_the_terminal(client: TestClient, folder: Path) -> None:
+    ranking = Ranking.open(folder / "rank")
+    table = Page(client.get("/s/study/features").text).text
+    head = Page(client.get("/s/study/").text).text
+    shown = invoke("show", folder / "rank").stdout
+    assert [words for _, words in ranking.counted()] == [
+        "features searched", "fire somewhere", "fire in the rows scored (final)", "tested (active on enough items)",
+        "exceed chance", "pass the classic filters",
+    ]  # fmt: skip
+    for count, words in ranking.counted():
+        assert f"{count:,} {words}" in table
+        assert f"{count:,} {words}" in shown
+        assert f"{count:,}{words}" in head  # a tile: the figure, then the words
 
 
 def test_features_are_found_by_their_labels(folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,13 @@ from hypothesis import strategies as st
 
 import conceptatlas as ca
 from conceptatlas.evidence import FeatureRef
+from conceptatlas.ranking.summary import rising
 from conceptatlas.views.emergence import best_by_layer, chance_auroc, emergence_of
-from conceptatlas.views.headline import headline_of, rising
-from conceptatlas.views.html import figure, interval, probability
+from conceptatlas.views.headline import headline_of
+from conceptatlas.views.html import chance, figure, interval, probability
 from conceptatlas.views.plots.style import LineLook, line_look, printable
 from conceptatlas.views.plots.trajectories import TrajectoryOptions, trajectory_figure
-from conceptatlas.views.rivals import Rival, best_of_each, compare_words
+from conceptatlas.views.rivals import Rival, best_of_each
 from conceptatlas.views.scores import score_curve
 from conceptatlas.views.sections import (
     panel,
@@ -89,7 +91,7 @@ def test_every_picture_is_well_formed_also_when_empty() -> None:
         histogram(np.array([1.0, 2.0]), title="t", n_silent=3),
         histogram(np.array([1.0]), title="t", n_silent=0),
         histogram(nothing, title="t", n_silent=3),
-        interval_mark(0.9, 0.8, 0.95, null=0.6),
+        interval_mark(0.9, 0.8, 0.95),
         interval_mark(0.2, None, None),
         means_mark([None, 0.0, 1.0, -2.0]),
         along_sentence(np.linspace(0, 1, 5), np.zeros((2, 5)), [0, 3]),
@@ -146,8 +148,17 @@ def test_the_curves_of_a_study_hold_the_planted_concept(study: Path) -> None:
     opened = Study.open(study)
     found = emergence_of(opened)
     assert found is not None
+    assert opened.ranking is not None
     names = {series.name for series in found.series}
-    assert names == {"best feature", "k-sparse probe", "difference of means", "logistic probe", "frozen-random SAE"}
+    assert found.grades == (0, 3)
+    assert {
+        "best feature",
+        "k-sparse probe",
+        "difference of means",
+        "logistic probe",
+    } < names  # one curve a kind, all k
+    kinds = {entry["baseline"] for entry in opened.ranking.baselines if entry["layer"] is not None}
+    assert len(names) == 1 + len(kinds)
     best = next(series for series in found.series if series.name == "best feature")
     assert [point.x for point in best.points] == [0.0, 1.0, 2.0, 3.0]
     assert best.points[0].y < 0.75 < best.points[2].y  # layer 0 knows nothing of it
@@ -169,13 +180,14 @@ def test_a_baseline_is_chosen_by_its_discovery_figure() -> None:
     second = Rival("logistic", "logistic probe", "b", 1, 0.8, 1.0, None, None)
     sparse = Rival("k_sparse", "k = 2", "b", 1, None, 1.0, None, None, k=2)
     assert best_of_each([second, first, sparse]) == [first, sparse]
+    apart = replace(first, comparable=False, why_not="it read other rows")
+    assert best_of_each([apart, second]) == [second]
 
 
-def test_a_comparison_is_said_plainly() -> None:
-    assert compare_words(0.9, 0.8) == "beats"
-    assert compare_words(0.8, 0.9) == "falls short of"
-    assert compare_words(0.9, 0.903) == "is level with"
-    assert compare_words(None, 0.9) == "cannot be compared with"
+def test_chance_is_said_as_what_was_counted() -> None:
+    assert chance(1 / 1001, 1000) == "0 of 1,000"
+    assert chance(1.0, 1000) == "1,000 of 1,000"
+    assert chance(0.5, 0) == chance(None, 1000) == "–"
 
 
 def test_figures_are_written_for_people() -> None:
@@ -290,9 +302,16 @@ def test_a_feature_that_falls_is_counted_in_its_own_direction(study: Path) -> No
     assert turned["auroc_holdout"] == pytest.approx(0.8)
     assert (turned["auroc_holdout_low"], turned["auroc_holdout_high"]) == pytest.approx((0.7, 0.85))
     assert rising(row | {"direction": "up"})["auroc"] == 0.1
-    assert rising({"direction": "down"})["auroc"] is None
+    assert rising({"direction": "down", "auroc": None})["auroc"] is None
     opened = Study.open(study)
-    opened.rows_by_rank[1] |= row
-    verdict = str(headline_of(opened).verdict)
-    assert "which falls with the concept" in verdict
-    assert "0.800" in verdict
+    assert opened.ranking is not None
+    turned_round = opened.ranking.features.with_columns(
+        *(
+            pl.when(pl.col("rank") == 1).then(pl.lit(value)).otherwise(pl.col(name)).alias(name)
+            for name, value in row.items()
+        )
+    )
+    opened.ranking.features = turned_round
+    said = " ".join(headline_of(opened).sentences)
+    assert "which falls with the concept" in said
+    assert "AUROC 0.800 (95% interval 0.70–0.85)" in said

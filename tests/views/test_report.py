@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 import conceptatlas as ca
@@ -15,7 +18,8 @@ from conceptatlas.base.errors import InputError
 from conceptatlas.views.html import content_hash, heat_levels
 from conceptatlas.views.study_folder import Study
 from tests.helpers.cli import invoke
-from tests.views.studies import write_study
+from tests.helpers.recordings import write_synthetic_recording
+from tests.views.studies import study_parts, write_study
 
 VOID = {"meta", "br", "img", "link", "input", "hr"}
 RESOURCE = ("src", "href", "srcset", "data", "action", "formaction", "poster", "background", "xlink:href")
@@ -135,12 +139,118 @@ def test_what_could_not_be_compared_of_an_sae_is_said(tmp_path: Path) -> None:
     assert "largest activation in the sentence, without attention sinks" in text
 
 
-def test_where_nothing_passed_the_nearest_misses_stand(empty_study: Path, tmp_path: Path) -> None:
-    _, page = page_of(empty_study, tmp_path)
-    assert "No feature passed the filters." in page.text
-    assert "0.999 needed" in page.text
-    assert "feature-1" not in page.ids()
+def test_where_nothing_passed_the_best_stand_with_what_each_lacks(strict_study: Path, tmp_path: Path) -> None:
+    text, page = page_of(strict_study, tmp_path)
+    assert "No feature passes the classic filters; the first one fails these: Pearson" in page.text
+    assert "0.999 needed" in text
+    assert "feature-1" in page.ids()
     assert "emergence" in page.ids()
+
+
+def test_the_summary_stands_on_top_word_for_word(study: Path, tmp_path: Path) -> None:
+    ranking = ca.Ranking.open(study / "rank")
+    text, page = page_of(study, tmp_path)
+    said = ranking.summary()
+    assert [sentence.kind for sentence in said][:2] == ["chance", "best"]
+    for sentence in said:
+        assert sentence.text in page.text
+    assert f"<b>{said[0].text}</b>" in text
+    shown = invoke("show", study / "rank").stdout
+    assert all(sentence.text in shown for sentence in said)
+
+
+def test_cautions_stand_in_a_list_and_as_marks(study: Path, tmp_path: Path) -> None:
+    """Warnings of the run, and a best feature that is dense, confounded and unstable."""
+    shutil.copytree(study, tmp_path / "s")
+    path = tmp_path / "s/rank/ranked_features.csv"
+    first = pl.col("rank") == 1
+    table = pl.read_csv(path).with_columns(
+        pl.when(first).then(True).otherwise(pl.col("confounded")).alias("confounded"),
+        pl.when(first).then(True).otherwise(pl.col("dense")).alias("dense"),
+        pl.when(first).then(0.8).otherwise(pl.col("density")).alias("density"),
+        pl.when(first).then(0.1).otherwise(pl.col("comes_back")).alias("comes_back"),
+    )
+    table.write_csv(path)
+    run = json.loads((tmp_path / "s/rank/run.json").read_text())
+    (tmp_path / "s/rank/run.json").write_text(json.dumps(run | {"warnings": ["Grade 2 has no item."]}))
+    text, _ = page_of(tmp_path / "s", tmp_path)
+    cautions = Page(re.search(r'<div class="cautions">.*?</div>', text, re.DOTALL).group()).text
+    for words in ("Grade 2 has no item.", "dense (active on 80% of the rows)", "is confounded", "comes back in 10%"):
+        assert words in cautions
+    row = re.search(r"<tr><td class=\"n\">1</td>.*?</tr>", text, re.DOTALL).group()
+    assert [mark in Page(row).text for mark in ("dense", "confounded", "unstable")] == [True] * 3
+
+
+def test_noise_is_shown_as_noise(noise_study: Path, tmp_path: Path) -> None:
+    """Where nothing exceeds chance nothing on the page, tiles included, is presented as a finding."""
+    _, page = page_of(noise_study, tmp_path)
+    head = page.text.split("Ranked features")[0]
+    assert "Nothing here exceeds chance: in " in head
+    assert "0exceed chance" in head  # the tile
+    assert "AUROC" not in head
+    assert "tells grade" not in page.text
+    assert "None of them exceeds chance." in page.text
+    shown = invoke("show", noise_study / "rank").stdout
+    assert shown.startswith("Nothing here exceeds chance")
+    assert "tells grade" not in shown
+
+
+def test_grades_are_named_as_they_are_in_the_data(tmp_path: Path) -> None:
+    """The highest grade of these data is 2: nothing says grade 3, and the data's grades are never called labels."""
+    columns, labels, lengths, texts, hidden = study_parts(80)
+    recording = write_synthetic_recording(
+        tmp_path / "s/rec", columns, [min(label, 2) for label in labels], lengths, hidden=hidden, texts=texts
+    )
+    ca.rank(recording, tmp_path / "s/rank", permutations=100, resplits=0)
+    _, page = page_of(tmp_path / "s", tmp_path)
+    assert "grade 2 against 0" in page.text
+    assert "AUROC of grade 2 against grade 0 on the held-out items" in page.text
+    assert "grade 2 above the threshold" in page.text
+    everything = page.text + " ".join(
+        attrs.get(name) or "" for _, attrs in page.tags for name in ("title", "aria-label")
+    )
+    assert not re.search(r"\bgrade 3\b", everything)
+    assert not re.search(r"\blabels? \d", everything)
+
+
+def test_the_best_feature_stands_against_each_baseline(study: Path, tmp_path: Path) -> None:
+    shutil.copytree(study, tmp_path / "s")
+    entry = {"baseline": "logistic", "name": "<i>logistic</i> probe", "site": "blocks.2.hook_resid_post", "k": None,
+             "relation": "cannot be told apart from", "auroc_baseline": 0.91, "difference": -0.0123, "low": -0.06,
+             "high": 0.04, "p_value": 0.5, "p_holm": 1.0, "strongest": True, "control": False}  # fmt: skip
+    other = entry | {"name": "random directions", "relation": "beats", "difference": 0.4, "p_value": 0.001, "p_holm": 0.002,
+                     "strongest": False, "control": True}  # fmt: skip
+    (tmp_path / "s/rank/comparisons.json").write_text(json.dumps({"comparisons": [entry, other]}))
+    text, page = page_of(tmp_path / "s", tmp_path)
+    assert "The best feature against each baseline, on the same held-out items" in page.text
+    assert "<i>logistic</i> probe" in page.text
+    part = re.search(r'<section class="part" id="against".*?</section>', text, re.DOTALL).group()
+    cells = [Page(cell).text for cell in re.findall(r"<td.*?</td>", part)]
+    assert cells[1:7] == ["cannot be told apart from", "0.910", "-0.012", "-0.06 to +0.04", "0.500", "1.000"]
+    assert "strongest" in part
+    assert "after Holm's correction over the 2 comparisons" in page.text
+    assert "It cannot be told apart from the strongest baseline" in page.text.split("Ranked features")[0]
+    assert "+0.400" in invoke("show", tmp_path / "s/rank").stdout
+
+
+def test_a_baseline_that_is_not_comparable_is_greyed_and_compared_with_nothing(study: Path, tmp_path: Path) -> None:
+    shutil.copytree(study, tmp_path / "s")
+    path = tmp_path / "s/rank/baselines.json"
+    found = json.loads(path.read_text())["baselines"]
+    for one in found:
+        if one["baseline"] == "logistic":
+            one |= {"comparable": False, "why_not": "the rows of max were not kept", "auroc_holdout": 0.0123}
+    path.write_text(json.dumps({"baselines": found}))
+    text, page = page_of(tmp_path / "s", tmp_path)
+    assert "Not comparable: the rows of max were not kept" in page.text
+    row = Page(re.search(r'<tr class="pin apart.*?</tr>', text, re.DOTALL).group()).text
+    assert row.startswith("·logistic probe")
+    assert "0." not in row
+    emergence = re.search(r'<section class="part" id="emergence".*?</section>', text, re.DOTALL).group()
+    assert "difference of means" in emergence
+    assert "logistic probe" not in emergence
+    line = next(line for line in invoke("show", tmp_path / "s/rank").stdout.splitlines() if "not comparable" in line)
+    assert "0." not in line
 
 
 def test_where_only_final_rows_were_kept_it_says_so(final_study: Path, tmp_path: Path) -> None:
@@ -151,11 +261,9 @@ def test_where_only_final_rows_were_kept_it_says_so(final_study: Path, tmp_path:
 
 
 def test_without_a_hold_out_there_is_no_emergence(tmp_path: Path) -> None:
-    from tests.views.studies import write_study
-
     _, page = page_of(write_study(tmp_path / "s", 80, holdout=0.0, baselines=False), tmp_path)
     assert "emergence" not in page.ids()
-    assert "that it was chosen on" in page.text
+    assert "on the items that it was chosen on" in page.text
 
 
 def test_a_recording_alone_and_a_ranking_alone_are_studies(study: Path, tmp_path: Path) -> None:

@@ -63,20 +63,23 @@ def _print(found: ConceptCheck) -> None:
         ["label", "items", "mean words"],
         title=f"{found.name}: {found.n_items} items in {found.n_groups} groups",
     )
+    contrast = f"AUROC {found.highest} v {found.lowest}"
     print_table(
         [
             {
-                "label predicted by": "length alone",
-                "AUROC 3 v 0": found.length.auroc,
-                "Spearman": found.length.spearman,
-            },
-            {
-                "label predicted by": "bag of words alone (out of fold)",
-                "AUROC 3 v 0": found.bag_of_words.auroc,
-                "Spearman": found.bag_of_words.spearman,
-            },
+                "label predicted by": name,
+                contrast: figure.auroc,
+                "95% interval": None
+                if figure.auroc_low is None
+                else f"{figure.auroc_low:.3f} to {figure.auroc_high:.3f}",
+                "Spearman": figure.spearman,
+            }
+            for name, figure in (
+                ("length alone", found.length),
+                ("bag of words alone (out of fold)", found.bag_of_words),
+            )
         ],
-        ["label predicted by", "AUROC 3 v 0", "Spearman"],
+        ["label predicted by", contrast, "95% interval", "Spearman"],
     )
     for pair in found.pairs[:_SHOWN_PAIRS]:
         say(f"  {pair.similarity:.2f} alike, labels {pair.label_first} and {pair.label_second}:")

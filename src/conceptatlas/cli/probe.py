@@ -22,6 +22,9 @@ PoolOption = Annotated[str, typer.Option("--pool", help="One sample per item: fi
 RowsOption = Annotated[str, typer.Option("--rows", help="items, or all: every row is a sample (split by item).")]
 HookOption = Annotated[str | None, typer.Option(help="Which hook, where a layer was recorded at several.")]
 TestSplit = Annotated[float, typer.Option(help="Share of groups that test; above 0.")]
+HoldoutBy = Annotated[
+    str | None, typer.Option(help="Test on whole values of this column of the data, as rank --holdout-by does.")
+]
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="A YAML configuration.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -60,6 +63,7 @@ def prepare(
     rows: RowsOption = "items",
     hook: HookOption = None,
     test_split: TestSplit = 0.2,
+    holdout_by: HoldoutBy = None,
     cv_folds: Annotated[int, typer.Option(help="Folds in which feature-to-concept chooses its features.")] = 5,
     seed: Annotated[int, typer.Option(help="Seed of these folds.")] = 0,
     as_json: Json = False,
@@ -89,6 +93,7 @@ def prepare(
         rows=cast('Literal["items", "all"]', rows),
         hook=hook,
         test_split=test_split,
+        holdout_by=holdout_by,
         cv_folds=cv_folds,
         seed=seed,
     )
@@ -154,6 +159,7 @@ def sweep(
     rows: RowsOption = "items",
     hook: HookOption = None,
     test_split: TestSplit = 0.2,
+    holdout_by: HoldoutBy = None,
     workers: Annotated[int | None, typer.Option(help="Processes; by default one per core where it pays.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -179,6 +185,7 @@ def sweep(
         rows=cast('Literal["items", "all"]', rows),
         hook=hook,
         test_split=test_split,
+        holdout_by=holdout_by,
         workers=workers,
     )
     columns = ["layer", "metric", "cv_mean", "cv_std", "test", "test_low", "test_high", "train", "shuffled_mean"]

@@ -143,6 +143,7 @@ def _run(
     record_prompts: bool = False,
 ) -> None:
     from conceptatlas.base.console import note, print_table
+    from conceptatlas.base.ties import strongest_first
     from conceptatlas.prompts import ChatOptions, PromptsConfig, analyse_prompts
 
     result = analyse_prompts(
@@ -171,7 +172,7 @@ def _run(
     for warning in result.warnings:
         note(warning)
     if analysis == "specific":
-        table = result.specific.sort("activation", descending=True)
+        table = result.specific[strongest_first(result.specific["activation"].to_numpy())]
         columns = ["prompt_idx", "label", "feature_id", "activation", "source", "token"]
     else:
         table = result.universal

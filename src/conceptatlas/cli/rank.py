@@ -21,9 +21,13 @@ def rank(
     ] = "final",
     direction: Annotated[str, typer.Option(help="Features that go up with the concept, down, or both.")] = "up",
     min_pearson: Annotated[float, typer.Option(help="Least correlation with the grade.")] = 0.4,
-    min_tpr: Annotated[float, typer.Option(help="Least share of label-3 items above the threshold.")] = 0.5,
-    max_fpr: Annotated[float, typer.Option(help="Greatest share of label-0 items above the threshold.")] = 0.2,
-    top_n: Annotated[int, typer.Option(help="Most rows of the ranked table.")] = 50,
+    min_tpr: Annotated[
+        float, typer.Option(help="Least share of items of the highest grade above the threshold.")
+    ] = 0.5,
+    max_fpr: Annotated[float, typer.Option(help="Greatest share of items of the lowest grade above it.")] = 0.2,
+    top_n: Annotated[
+        int, typer.Option(help="Features shown; the table holds all that pass, and at least so many.")
+    ] = 50,
     examples_per_label: Annotated[int, typer.Option(help="Strongest items shown for each label.")] = 5,
     holdout: Annotated[float, typer.Option(help="Share of groups held out; 0 ranks on all items.")] = 0.3,
     permutations: Annotated[int, typer.Option(help="Permutations of the labels behind p_max.")] = 1000,
@@ -35,6 +39,21 @@ def rank(
     resplits: Annotated[int, typer.Option(help="Random re-splits behind the stability figures.")] = 20,
     without_sinks: Annotated[
         bool, typer.Option("--without-sinks", help="Leave attention sinks out of --pool max, mean and auto.")
+    ] = False,
+    without_dense: Annotated[
+        bool, typer.Option("--without-dense", help="Leave out features active on more than half of the rows.")
+    ] = False,
+    holdout_by: Annotated[
+        str | None, typer.Option(help="Hold out whole values of this column of the data (a template, a source).")
+    ] = None,
+    strata: Annotated[
+        str | None, typer.Option(help="Column of the data by whose values the held-out AUROC is also given.")
+    ] = "kind",
+    judge_on: Annotated[
+        Path | None, typer.Option(help="Another recording of the same SAEs, on whose items the choice is judged too.")
+    ] = None,
+    efficiency: Annotated[
+        bool, typer.Option("--efficiency", help="Also the label-efficiency curve: what few labelled items give.")
     ] = False,
     display_only: Annotated[bool, typer.Option("--display-only", help="Show a saved ranking; rank nothing.")] = False,
     display_top: Annotated[int, typer.Option(help="How many features to print.")] = 5,
@@ -72,8 +91,11 @@ def rank(
         baselines=baselines,
         resplits=resplits,
         without_sinks=without_sinks,
+        without_dense=without_dense,
+        holdout_by=holdout_by,
+        strata=strata,
+        judge_on=judge_on,
+        efficiency=efficiency,
     )
-    for warning in ranking.facts["warnings"]:
-        note(f"Note: {warning}")
     print_ranking(ranking, top=display_top, families=families, as_json=as_json)
     note(f"Written to {out}.")

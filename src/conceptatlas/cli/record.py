@@ -49,6 +49,10 @@ def record(
     ray_address: Annotated[str | None, typer.Option(help="The Ray cluster's address.")] = None,
     shard_rows: Annotated[int | None, typer.Option(help="Rows of a shard (default: from the model's size).")] = None,
     seed: Annotated[int, typer.Option(help="Of the samples that --keep top draws.")] = 0,
+    group_near_duplicates: Annotated[
+        bool,
+        typer.Option(help="Near-duplicate items share a group, so that the split keeps them on one side."),
+    ] = True,
     strict_check: Annotated[
         bool, typer.Option("--strict-check", help="An SAE that does not fit is an error, not a warning.")
     ] = False,
@@ -83,6 +87,7 @@ def record(
         ray_address=ray_address,
         shard_rows=shard_rows,
         seed=seed,
+        group_near_duplicates=group_near_duplicates,
         strict_check=strict_check,
         skip_bad_rows=skip_bad_rows,
     )

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from conceptatlas.base.console import note, print_table, say
+from conceptatlas.base.console import out, print_table, say
 
 if TYPE_CHECKING:
     from conceptatlas.ranking import Ranking
 
-# Heading → column of the ranked table, or one made here (``interval``, ``comes back``).
-COLUMNS = {
-    "rank": "rank",
-    "layer": "layer",
-    "L0": "average_l0",
-    "feature": "feature_id",
-    "score": "interpretability_score",
-    "Pearson": "pearson_corr",
-    "AUROC": "auroc",
-    "held-out": "auroc_holdout",
-    "95% interval": "interval",
-    "p_max": "p_max",
-    "SAE": "sae_id",
-}
+# The columns in the order in which they stand, and in that in which they are kept where the terminal is narrow.
+COLUMNS = (
+    "rank", "layer", "L0", "feature", "held-out", "95% interval", "C", "95% of C", "shuffles", "fails", "discovery", "Pearson",
+    "score", "SAE",
+)  # fmt: skip
+KEPT_FIRST = (
+    "rank", "layer", "feature", "held-out", "95% interval", "C", "shuffles", "fails", "95% of C", "discovery", "score",
+    "Pearson", "L0", "SAE",
+)  # fmt: skip
 
 
 def register(app: typer.Typer) -> None:
@@ -40,7 +37,7 @@ def show(
     families: Annotated[bool, typer.Option("--families/--no-families", help="One line per family, or all.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
 ) -> None:
-    """Show a saved ranking: baselines, the best features, their examples and links.
+    """Show a saved ranking: what it says, the baselines, the best features, their examples and links.
 
     Example: conceptatlas show RANK --top 5
     """
@@ -50,50 +47,101 @@ def show(
 
 
 def print_ranking(ranking: Ranking, *, top: int = 5, families: bool = True, as_json: bool = False) -> None:
-    """Print a ranking: as JSON its table only; else baselines, table, examples and links, or the near misses."""
+    """Print a ranking: as JSON its table only; else its summary, baselines, table, examples and links."""
     table = ranking.top(top, families=families)
     if as_json:
         print_table(list(table.iter_rows(named=True)), table.columns, as_json=True)
-        if not ranking.features.height:
-            for line in near_miss_lines(ranking):
-                note(line)
         return
-    say(ranking.head_line())
+    for sentence in ranking.summary():
+        _say(sentence.text, mark="! " if sentence.kind == "caution" else "")
+    say("")
+    _say(ranking.head_line())
     _print_baselines(ranking)
-    if not ranking.features.height:
-        for line in near_miss_lines(ranking):
-            say(line)
+    _print_comparisons(ranking)
+    if not table.height:
         return
-    title = "Features (AUROC: highest label against lowest; held-out: the same on items that chose nothing)"
-    print_table([_row(line) for line in table.iter_rows(named=True)], list(COLUMNS), title=title)
-    line_95 = ranking.null.get("pearson_95")
-    if line_95 is not None:
-        say(f"By chance, the best of all features searched reaches Pearson {line_95:.3f} (95th percentile).")
-    for sentence in ranking.against_baselines():
-        say(sentence)
+    _print_features(ranking, table.rows(named=True))
     _print_examples(ranking, table.rows(named=True))
 
 
-def near_miss_lines(ranking: Ranking) -> list[str]:
-    """Return what to say of a ranking in which nothing passed: the nearest features, and what each lacked."""
-    if not ranking.near_misses.height:
-        return ["No feature passes the filters, and none is near: none varies over the discovery items."]
-    return [
-        f"No feature passes the filters; the {ranking.near_misses.height} nearest, and what each lacked:",
-        *(
-            f"  {line['slug']} feature {line['feature_id']} (layer {line['layer']}): {line['lacks']}"
-            for line in ranking.near_misses.iter_rows(named=True)
-        ),
-    ]
+def _width() -> int | None:
+    """Return how wide the terminal is; None where the lines go to a file or another program, which wants them whole."""
+    console = out()
+    return console.width if console.is_terminal or "COLUMNS" in os.environ else None
 
 
-def _row(line: Mapping[str, Any]) -> dict[str, Any]:
-    made = {"interval": _interval(line["auroc_holdout_low"], line["auroc_holdout_high"])}
-    return {heading: made.get(column, line.get(column)) for heading, column in COLUMNS.items()}
+def _say(text: str, *, mark: str = "", indent: str = "") -> None:
+    """Print a sentence, broken between words at the width of the terminal."""
+    width = _width()
+    if width is None:
+        say(f"{indent}{mark}{text}")
+        return
+    say(
+        textwrap.fill(
+            text,
+            max(width, 40),
+            initial_indent=indent + mark,
+            subsequent_indent=indent + " " * len(mark),
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    )
+
+
+def _print_features(ranking: Ranking, lines: Sequence[Mapping[str, Any]]) -> None:
+    low, high = ranking.facts["grades"]
+    rows = [_row(line, ranking.null.get("permutations") or 0) for line in lines]
+    chosen = _that_fit(rows, out().width)
+    print_table(rows, chosen, title="Features")
+    words = {
+        "held-out": f"held-out: AUROC of grade {high} against grade {low} on items that chose nothing, with its 95% interval",
+        "C": "C: concordance over all grades on those items",
+        "discovery": "discovery: the AUROC on the items that the feature was chosen on",
+        "shuffles": "shuffles: in how many shuffles of the grades some feature searched does as well",
+        "fails": "fails: classic filters that it does not pass",
+    }
+    _say("; ".join(said for name, said in words.items() if name in chosen) + ".")
+
+
+def _that_fit(rows: Sequence[Mapping[str, Any]], width: int) -> list[str]:
+    """Return the columns that fit into ``width`` characters, the most important ones first to be kept."""
+    left, kept = width - 1, set()
+    for name in KEPT_FIRST:
+        left -= 3 + max(len(name), *(len(_shown(row[name])) for row in rows))
+        if left < 0:
+            break
+        kept.add(name)
+    return [name for name in COLUMNS if name in kept]
+
+
+def _shown(value: object) -> str:
+    return "–" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _row(line: Mapping[str, Any], permutations: int) -> dict[str, Any]:
+    from conceptatlas.ranking.summary import failed, shuffles
+
+    p_max = line["p_max"]
+    return {
+        "rank": line["rank"],
+        "layer": line["layer"],
+        "L0": f"{line['average_l0']:g}",
+        "feature": line["feature_id"],
+        "held-out": line["auroc_holdout"],
+        "95% interval": _interval(line["auroc_holdout_low"], line["auroc_holdout_high"]),
+        "C": line["concordance_holdout"],
+        "95% of C": _interval(line["concordance_holdout_low"], line["concordance_holdout_high"]),
+        "shuffles": None if p_max is None else shuffles(p_max, permutations).removesuffix(" shuffles"),
+        "fails": ", ".join(failed(line["fails"])) or None,
+        "discovery": line["auroc"],
+        "Pearson": line["pearson_corr"],
+        "score": line["interpretability_score"],
+        "SAE": line["sae_id"],
+    }
 
 
 def _interval(low: float | None, high: float | None) -> str | None:
-    return None if low is None or high is None else f"{low:.3f}–{high:.3f}"
+    return None if low is None or high is None else f"{low:.2f}–{high:.2f}"
 
 
 def _print_baselines(ranking: Ranking) -> None:
@@ -101,45 +149,75 @@ def _print_baselines(ranking: Ranking) -> None:
 
     if not ranking.baselines:
         return
+    rows = []
+    for entry in best_baselines(ranking.baselines):
+        compared = entry.get("comparable", True)
+        rows.append(
+            {
+                "baseline": entry["name"] if compared else f"({entry['name']}: not comparable)",
+                "site": _site(entry),
+                "held-out": entry["auroc_holdout"] if compared else None,
+                "95% interval": _interval(entry["low"], entry["high"]) if compared else None,
+                "C": entry.get("concordance_holdout") if compared else None,
+                "discovery": entry["auroc_discovery"] if compared else None,
+            }
+        )
+    columns = [name for name in rows[0] if name != "C" or any(row["C"] is not None for row in rows)]
+    print_table(rows, columns, title="Baselines (of each the site that was best on discovery)")
+
+
+def _site(entry: Mapping[str, Any]) -> str:
+    return (
+        entry["site"] and (f"layer {entry['layer']}" if entry["layer"] is not None else entry["site"])
+    ) or "text alone"
+
+
+def _print_comparisons(ranking: Ranking) -> None:
+    if not ranking.comparisons:
+        return
     rows = [
         {
+            "the feature": entry["relation"],
             "baseline": entry["name"],
-            "site": entry["site"] or "the text alone",
-            "AUROC": entry["auroc_discovery"],
-            "held-out": entry["auroc_holdout"],
-            "95% interval": _interval(entry["low"], entry["high"]),
+            "difference": f"{entry['difference']:+.3f}",
+            "95% interval": f"{entry['low']:+.2f} to {entry['high']:+.2f}",
+            "p (Holm)": f"{entry['p_holm']:.2g}",
         }
-        for entry in best_baselines(ranking.baselines)
+        for entry in ranking.comparisons
     ]
-    print_table(rows, list(rows[0]), title="Baselines (best site of each, chosen on discovery)")
+    print_table(rows, list(rows[0]), title="The best feature against each baseline, on the same held-out items")
 
 
-def _print_examples(ranking: Ranking, lines: list[dict[str, Any]]) -> None:
+def _print_examples(ranking: Ranking, lines: Sequence[Mapping[str, Any]]) -> None:
     by_feature = {(entry["slug"], entry["feature_id"]): entry for entry in ranking.examples.values()}
     spans = {family["family"]: family for family in ranking.families}
     for line in lines:
         say(f"\n#{line['rank']} {line['slug']} feature {line['feature_id']} {line['neuronpedia_url'] or ''}".rstrip())
-        say(f"  {'; '.join(_remarks(line, spans.get(line['family'])))}")
+        _say("; ".join(_remarks(line, spans.get(line["family"]))), indent="  ")
         entry = by_feature.get((line["slug"], line["feature_id"]))
         for grade, examples in sorted(entry["examples_by_label"].items(), reverse=True) if entry else ():
             for example in examples[:2]:
-                say(f"  label {grade}  {example['activation']:8.3f}  {example['sentence']}")
+                _say(example["sentence"], mark=f"grade {grade}  {example['activation']:8.3f}  ", indent="  ")
 
 
 def _remarks(line: Mapping[str, Any], family: Mapping[str, Any] | None) -> list[str]:
-    """Return what the table has no room for: means, rates, family, stability, confounds."""
+    """Return what the table has no room for: means, rates, family, stability, confounds, filters."""
     means = ", ".join("–" if (m := line[f"mean_label_{grade}"]) is None else f"{m:.3g}" for grade in range(4))
-    out = [f"mean by label {means}", f"tpr {line['tpr']:.2f}, fpr {line['fpr']:.2f}"]
+    said = [f"mean by grade {means}", f"tpr {line['tpr']:.2f}, fpr {line['fpr']:.2f} on discovery"]
     if line["tpr_holdout"] is not None and line["fpr_holdout"] is not None:
-        out[-1] += f" (held-out {line['tpr_holdout']:.2f}, {line['fpr_holdout']:.2f})"
+        said[-1] += f" (held-out {line['tpr_holdout']:.2f}, {line['fpr_holdout']:.2f})"
     if line["direction"] == "down":
-        out.append("falls with the concept")
+        said.append("falls with the concept")
+    if line["dense"]:
+        said.append(f"DENSE: active on {line['density']:.0%} of the recorded rows")
     if family is not None and family["size"] > 1:
-        out.append(f"family of {family['size']}, layers {family['first_layer']}–{family['last_layer']}")
+        said.append(f"family of {family['size']}, layers {family['first_layer']}–{family['last_layer']}")
     if line["comes_back"] is not None:
         back = f"comes back in {line['comes_back']:.0%} of re-splits"
         span = None if line["rank_low"] is None else f", rank {line['rank_low']:.0f}–{line['rank_high']:.0f}"
-        out.append(back + (span or ""))
+        said.append(back + (span or ""))
     if line["confounded"]:
-        out.append("CONFOUNDED: more than half of the effect goes with sentence length and token count")
-    return out
+        said.append("CONFOUNDED: more than half of the effect goes with sentence length, token count and words")
+    if line["fails"]:
+        said.append(f"fails {line['fails']}")
+    return said

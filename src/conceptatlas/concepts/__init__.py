@@ -6,8 +6,17 @@ import importlib
 from typing import Any
 
 from conceptatlas.concepts.builtin import TRAITS, builtin_path, builtin_sets, trait_description, trait_rubric
+from conceptatlas.concepts.holdout import data_column, holdout_by, holdout_of, whole_units
 from conceptatlas.concepts.loading import load_concept
-from conceptatlas.concepts.model import GRADES, BadRow, Concept, build_concept, holdout_mask, split_hash_of
+from conceptatlas.concepts.model import (
+    GRADES,
+    BadRow,
+    Concept,
+    build_concept,
+    group_near_duplicates,
+    holdout_mask,
+    split_hash_of,
+)
 
 # These bring scikit-learn or the openai package along, so they are imported on first use.
 _LAZY = {
@@ -29,11 +38,16 @@ __all__ = [
     "build_concept",
     "builtin_path",
     "builtin_sets",
+    "group_near_duplicates",
+    "data_column",
+    "holdout_by",
     "holdout_mask",
+    "holdout_of",
     "load_concept",
     "split_hash_of",
     "trait_description",
     "trait_rubric",
+    "whole_units",
     *_LAZY,
 ]
 

@@ -8,30 +8,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
+from conceptatlas.concepts.confounds import Confound, bag_of_words, length_confound
+from conceptatlas.concepts.grouping import near_groups
 from conceptatlas.concepts.model import GRADES, BadRow, Concept
 from conceptatlas.concepts.similarity import near_pairs, normalised
 from conceptatlas.concepts.verdicts import Verdict, judge
 
 MAX_COMPARED = 10_000  # items compared for near-duplicates; beyond, a seeded sample
 SHOWN_PAIRS = 20
-FOLDS = 5
-
-
-@dataclass(frozen=True)
-class Confound:
-    """How well something trivial alone predicts the label.
-
-    Attributes:
-        auroc: Label 3 against 0, ties ½; None where it could not be judged.
-        spearman: Rank correlation with the grade over all items; None where it could not be judged.
-        why_not: Why it could not be judged, else empty.
-    """
-
-    auroc: float | None
-    spearman: float | None
-    why_not: str = ""
 
 
 @dataclass(frozen=True)
@@ -62,6 +47,8 @@ class ConceptCheck:
         duplicates_across: Items whose text another item of another label already has.
         n_near_across: Pairs of near-duplicates of different labels (exact ones not counted).
         n_near_straddling: Pairs of near-duplicates of the same label in different groups, which the split may part.
+        n_near_groups: Groups that `record` joins because they hold near-duplicates; ``n_near_items`` their items,
+            ``near_largest`` those of the largest group that comes of it, ``near_notes`` the same in words.
         near_complete: False when the comparison stopped at its limit or took a sample.
         pairs: The pairs across labels, most alike first, at most ``SHOWN_PAIRS``; exact ones included.
         length: How well the number of words alone predicts the label.
@@ -80,11 +67,25 @@ class ConceptCheck:
     duplicates_across: int
     n_near_across: int
     n_near_straddling: int
+    n_near_groups: int
+    n_near_items: int
+    near_largest: int
+    near_notes: tuple[str, ...]
     near_complete: bool
     pairs: tuple[TextPair, ...]
     length: Confound
     bag_of_words: Confound
     verdicts: tuple[Verdict, ...] = field(default=())
+
+    @property
+    def highest(self) -> int:
+        """The highest grade that is there."""
+        return max((grade for grade, count in self.label_counts.items() if count), default=GRADES[-1])
+
+    @property
+    def lowest(self) -> int:
+        """The lowest grade that is there."""
+        return min((grade for grade, count in self.label_counts.items() if count), default=GRADES[0])
 
     @property
     def ok(self) -> bool:
@@ -93,7 +94,7 @@ class ConceptCheck:
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as plain values, ready for JSON."""
-        return asdict(self) | {"ok": self.ok}
+        return asdict(self) | {"ok": self.ok, "highest": self.highest, "lowest": self.lowest}
 
 
 def check_concept(concept: Concept, *, seed: int = 0) -> ConceptCheck:
@@ -107,6 +108,8 @@ def check_concept(concept: Concept, *, seed: int = 0) -> ConceptCheck:
     words = np.array([len(text.split()) for text in concept.texts], dtype=np.float64)
     within, across = _exact_duplicates(concept.texts, labels)
     near = _near_duplicates(concept, labels, seed)
+    items = concept.items
+    joined = near_groups(concept.texts, items["group"].to_list(), items["split"].to_list())
     facts = ConceptCheck(
         name=concept.name,
         n_items=len(concept),
@@ -119,27 +122,16 @@ def check_concept(concept: Concept, *, seed: int = 0) -> ConceptCheck:
         duplicates_across=across,
         n_near_across=near.n_across,
         n_near_straddling=near.n_straddling,
+        n_near_groups=joined.n_joined,
+        n_near_items=joined.n_items,
+        near_largest=joined.largest,
+        near_notes=tuple(joined.notes),
         near_complete=near.complete,
         pairs=near.pairs,
-        length=Confound(*_figures(words, labels)),
-        bag_of_words=_bag_of_words(concept, labels, seed),
+        length=length_confound(concept, words, labels),
+        bag_of_words=bag_of_words(concept, labels, seed),
     )
     return ConceptCheck(**{**facts.__dict__, "verdicts": judge(facts)})
-
-
-def auroc_of(scores: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> float | None:
-    """Return the AUROC of ``scores`` [N] for grade 3 against 0 (ties ½), None where either grade is absent."""
-    high, low = scores[labels == GRADES[-1]], scores[labels == GRADES[0]]
-    if not len(high) or not len(low):
-        return None
-    ranks = stats.rankdata(np.concatenate([high, low]))[: len(high)]
-    return float((ranks.sum() - len(high) * (len(high) + 1) / 2) / (len(high) * len(low)))
-
-
-def _figures(scores: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> tuple[float | None, float | None]:
-    """Return (AUROC 3 against 0, Spearman), None where undefined."""
-    constant = len(scores) < 2 or np.ptp(scores) == 0 or np.ptp(labels) == 0
-    return auroc_of(scores, labels), None if constant else float(stats.spearmanr(scores, labels).statistic)
 
 
 def _exact_duplicates(texts: list[str], labels: npt.NDArray[np.int64]) -> tuple[int, int]:
@@ -188,45 +180,3 @@ def _near_duplicates(concept: Concept, labels: npt.NDArray[np.int64], seed: int)
     )
     complete = near.complete and len(chosen) == len(texts)
     return _Near(int((other_label & ~exact).sum()), int(straddling.sum()), complete, pairs)
-
-
-def _bag_of_words(concept: Concept, labels: npt.NDArray[np.int64], seed: int) -> Confound:
-    """Out-of-fold figures: logistic regression for 3 against 0, ridge regression for the grade; folds by group."""
-    from sklearn.feature_extraction.text import CountVectorizer
-    from sklearn.linear_model import LogisticRegression, Ridge
-
-    if not any(char.isalnum() for text in concept.texts for char in text):
-        return Confound(None, None, "the texts hold no words")
-    counts = CountVectorizer(binary=True, token_pattern=r"(?u)\w+").fit_transform(concept.texts)
-    groups = concept.items["split_hash"].to_numpy()
-    ends = np.flatnonzero((labels == GRADES[0]) | (labels == GRADES[-1]))
-    auroc = spearman = None
-    folds = _folds(labels[ends], groups[ends], seed)
-    if folds:
-        scores = np.zeros(len(ends))
-        for train, test in folds:
-            model = LogisticRegression(max_iter=2000).fit(counts[ends[train]], labels[ends[train]])
-            scores[test] = model.decision_function(counts[ends[test]])
-        auroc = auroc_of(scores, labels[ends])
-    folds = _folds(labels, groups, seed)
-    if folds:
-        scores = np.zeros(len(labels))
-        for train, test in folds:
-            scores[test] = Ridge(alpha=1.0, solver="lsqr").fit(counts[train], labels[train]).predict(counts[test])
-        spearman = _figures(scores, labels)[1]
-    why = "" if auroc is not None else f"it takes {FOLDS} groups each of label 3 and label 0"
-    return Confound(auroc, spearman, why)
-
-
-def _folds(
-    labels: npt.NDArray[np.int64], groups: npt.NDArray[np.uint64], seed: int
-) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
-    """Return stratified folds by group; none where a grade has too few groups, or a fold would lack one."""
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    present = np.unique(labels)
-    if len(present) < 2 or any(len(np.unique(groups[labels == grade])) < FOLDS for grade in present):
-        return []
-    splitter = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
-    folds = list(splitter.split(np.zeros(len(labels)), labels, groups))
-    return folds if all(len(np.unique(labels[train])) == len(present) for train, _ in folds) else []

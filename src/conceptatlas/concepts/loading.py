@@ -11,7 +11,8 @@ import polars as pl
 
 from conceptatlas.base.errors import InputError
 from conceptatlas.concepts.builtin import builtin_path, is_builtin_name
-from conceptatlas.concepts.model import BadRow, Concept, build_concept
+from conceptatlas.concepts.grouping import joined_groups, torn_items
+from conceptatlas.concepts.model import TORN_ADVICE, BadRow, Concept, build_concept, torn_problem
 from conceptatlas.concepts.reading import (
     RawRow,
     RawTable,
@@ -45,13 +46,16 @@ def load_concept(
 
     Raises:
         InputError: The source is missing, empty, of the wrong columns, or has a bad row (an empty sentence, a label
-            that is not a grade 0–3, a bad encoding, an unknown split); the message names file, line and value.
+            that is not a grade 0–3, a bad encoding, an unknown split, a split that tears a group or twins); the message
+            names file, line and value. Of what a split tears, the hold-out rows are the bad ones.
     """
     if isinstance(source, Concept):
         return source
     table, default_name = open_source(source)
     columns = find_columns(table, ("content", "label") if _is_jsonl(source) else COLUMN_PAIRS[0])
     good, bad = sort_rows(table, *columns)
+    good, torn = _without_torn(good, columns[0])
+    bad += torn
     if bad and not skip_bad_rows:
         raise InputError(
             f"{bad[0]}{_also(len(bad) - 1)}; mend {'it' if len(bad) == 1 else 'them'}, or use --skip-bad-rows."
@@ -171,6 +175,21 @@ def sort_rows(table: RawTable, text: str, label: str) -> tuple[list[RawRow], lis
         else:
             good.append(row)
     return good, bad
+
+
+def _without_torn(rows: list[RawRow], text: str) -> tuple[list[RawRow], list[BadRow]]:
+    """Part the rows from those that are hold-out while their group, or a twin, is discovery."""
+    splits = [optional_text(row, "split") for row in rows]
+    if len({split for split in splits if split}) < 2:
+        return rows, []
+    groups = joined_groups([str(row.values[text]) for row in rows], [optional_text(row, "group") for row in rows])
+    torn = {
+        item: BadRow(
+            rows[item].place, "split", "holdout", f"{torn_problem('it', rows[other].place)}; {TORN_ADVICE}", "split"
+        )
+        for item, other in torn_items(groups, splits)
+    }
+    return [row for item, row in enumerate(rows) if item not in torn], list(torn.values())
 
 
 def optional_text(row: RawRow, column: str) -> str | None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+
+from conceptatlas.base.errors import InputError
+from conceptatlas.concepts.grouping import NearGroups, joined_groups, near_groups, torn_items, whole_splits
 
 GRADES = (0, 1, 2, 3)
 
@@ -53,10 +56,11 @@ class Concept:
 
     Attributes:
         name: What the concept is called (the file's stem unless said otherwise).
-        items: One row per item, in the order of the file: the columns of ``ITEM_COLUMNS`` (``group`` is the item's own
-            text where the data has no group; ``split`` is null, ``"discovery"`` or ``"holdout"``), then any further
-            columns of the file, as they came.
-        data_hash: SHA-256 over text, label, group and split of all items, in order.
+        items: One row per item, in the order of the file: the columns of ``ITEM_COLUMNS``, then any further columns of the
+            file, as they came. ``group`` is the item's own text where the data has no group, and one name where groups
+            were joined; ``split`` is null, ``"discovery"`` or ``"holdout"``.
+        data_hash: SHA-256 over text, label, group and split of all items, in order, as the data gives them (before groups are
+            joined).
         skipped: Rows that were dropped on request because they were bad.
         bad_rows: Those rows, with their places.
     """
@@ -99,10 +103,19 @@ def build_concept(
 ) -> Concept:
     """Build a Concept from columns that have already been validated.
 
-    An item without a group is its own group. Items of the same text share a group, so that a duplicate never straddles
-    the split. A further column whose name the items use themselves is kept as ``data_<name>``.
+    An item without a group is its own group. Twins (the same text but for case, punctuation, white space and Unicode form)
+    share a group, and so do the groups that twins connect, so that a copy never straddles the split. A further column
+    whose name the items use themselves is kept as ``data_<name>``.
+
+    Raises:
+        InputError: ``splits`` puts items of one group, or twins, on both sides.
     """
-    own = [group or f"text:{text}" for group, text in zip(groups or [None] * len(texts), texts, strict=True)]
+    given = [group or None for group in groups] if groups is not None else [None] * len(texts)
+    own = joined_groups(texts, given)
+    said = list(splits) if splits is not None else [None] * len(texts)
+    if torn := torn_items(own, said):
+        item, other = torn[0]
+        raise InputError(f"{torn_problem(f'item {item}', f'item {other}')}{_of_all(len(torn))}; {TORN_ADVICE}.")
     items = pl.DataFrame(
         {
             "item": range(len(texts)),
@@ -110,13 +123,13 @@ def build_concept(
             "label": list(labels),
             "group": own,
             "split_hash": [split_hash_of(group) for group in own],
-            "split": list(splits) if splits is not None else [None] * len(texts),
+            "split": whole_splits(own, said),
         },
         schema=ITEM_COLUMNS,
     )
     digest = hashlib.sha256()
-    for row in items.select("text", "label", "group", "split").iter_rows():
-        digest.update(repr(row).encode())
+    for text, label, group, split in zip(texts, items["label"].to_list(), given, said, strict=True):
+        digest.update(repr((text, label, group or f"text:{text}", split)).encode())
     if extra is not None and extra.width:
         items = items.hstack(extra.rename({c: f"data_{c}" for c in extra.columns if c in ITEM_COLUMNS}))
     return Concept(
@@ -126,6 +139,33 @@ def build_concept(
         skipped=max(skipped, len(bad_rows)),
         bad_rows=tuple(bad_rows),
     )
+
+
+TORN_ADVICE = "give what belongs together one split, or drop the copies"
+
+
+def torn_problem(item: str, other: str) -> str:
+    """Return what is wrong where the data's split tears a group."""
+    return f"{item} is hold-out, and {other}, of its group or the same text, is discovery"
+
+
+def _of_all(n: int) -> str:
+    return "" if n == 1 else f" ({n} such items)"
+
+
+def group_near_duplicates(concept: Concept) -> tuple[Concept, NearGroups]:
+    """Return the concept with near-duplicates in one group (see `near_groups`), and what was joined.
+
+    ``data_hash`` stays: the data are the same.
+    """
+    items = concept.items
+    found = near_groups(concept.texts, items["group"].to_list(), items["split"].to_list())
+    items = items.with_columns(
+        pl.Series("group", found.groups, dtype=pl.String),
+        pl.Series("split_hash", [split_hash_of(group) for group in found.groups], dtype=pl.UInt64),
+        pl.Series("split", whole_splits(found.groups, items["split"].to_list()), dtype=pl.String),
+    )
+    return replace(concept, items=items), found
 
 
 def holdout_mask(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,11 +26,14 @@ _WORD = re.compile(r"\w+")
 _MIN_WORDS = 4
 _BLOCK = 500
 _MAX_PAIRS = 50_000
+# Pairs that share a rare element and are compared; the commonest elements are left out beyond that (seconds on one core).
+_MAX_CANDIDATES = 5_000_000
 
 
 def normalised(text: str) -> str:
-    """Return a text's words in lower case, single spaces between: equal texts by this are exact duplicates."""
-    return " ".join(_WORD.findall(text.casefold())) or " ".join(text.split())
+    """Return a text's words in NFKC and lower case, single spaces between: texts equal by this are twins."""
+    plain = unicodedata.normalize("NFKC", text)
+    return " ".join(_WORD.findall(unicodedata.normalize("NFKC", plain.casefold()))) or " ".join(plain.split())
 
 
 def shingles(text: str) -> frozenset[str]:
@@ -78,7 +82,7 @@ class NearPairs:
     Attributes:
         first, second: Indices of the two texts, int64 [P].
         similarity: Jaccard index, float64 [P].
-        complete: False when the search stopped at its limit of pairs.
+        complete: False when the search stopped at its limit of pairs, or left common elements out.
     """
 
     first: npt.NDArray[np.int64]
@@ -90,7 +94,8 @@ class NearPairs:
 def near_pairs(texts: Sequence[str], *, threshold: float = NEAR, max_pairs: int = _MAX_PAIRS) -> NearPairs:
     """Return every pair of texts whose Jaccard index is at least ``threshold`` (0 < threshold ≤ 1).
 
-    The search ends early, and says so, when it has found ``max_pairs``.
+    The search ends early, and says so, when it has found ``max_pairs``; where more pairs than can be compared share an
+    element, it leaves out the commonest elements, and says so too.
     """
     from scipy import sparse
 
@@ -99,7 +104,9 @@ def near_pairs(texts: Sequence[str], *, threshold: float = NEAR, max_pairs: int 
     rank = {shingle: i for i, (shingle, _) in enumerate(sorted(counts.items(), key=lambda kv: (kv[1], kv[0])))}
     rows = [np.sort(np.fromiter((rank[s] for s in one), dtype=np.int64, count=len(one))) for one in sets]
     whole = _binary(rows, len(rank), sparse)
-    prefix = _binary([row[: len(row) - math.ceil(threshold * len(row)) + 1] for row in rows], len(rank), sparse)
+    prefixes = [row[: len(row) - math.ceil(threshold * len(row)) + 1] for row in rows]
+    limit = _common_from(prefixes, len(rank))
+    prefix = _binary([row[row < limit] for row in prefixes] if limit < len(rank) else prefixes, len(rank), sparse)
     sizes = np.array([len(row) for row in rows], dtype=np.int64)
     found: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]] = []
     total = 0
@@ -117,7 +124,14 @@ def near_pairs(texts: Sequence[str], *, threshold: float = NEAR, max_pairs: int 
         if total >= max_pairs:
             break
     first, second, similarity = (np.concatenate(part) for part in zip(*found, strict=True)) if found else _no_pairs()
-    return NearPairs(first, second, similarity, complete=total < max_pairs)
+    return NearPairs(first, second, similarity, complete=total < max_pairs and limit == len(rank))
+
+
+def _common_from(prefixes: list[npt.NDArray[np.int64]], width: int) -> int:
+    """Return the rank (rarest first) from which elements are too common to compare all that share them; else width."""
+    shared = np.bincount(np.concatenate([np.zeros(0, np.int64), *prefixes]), minlength=width)
+    beyond = np.flatnonzero(np.cumsum(shared * (shared - 1) // 2) > _MAX_CANDIDATES)
+    return int(beyond[0]) if len(beyond) else width
 
 
 def _no_pairs() -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]:

@@ -9,12 +9,16 @@ from conceptatlas.concepts.model import GRADES
 
 if TYPE_CHECKING:
     from conceptatlas.concepts.check import ConceptCheck
+    from conceptatlas.concepts.confounds import Confound
 
 Level = Literal["fine", "note", "problem"]
 
 FEW = 36  # best of 16,384 features of pure noise reaches AUROC 0.77 at 36 + 36 items (simulated)
-LENGTH_NOTE, LENGTH_PROBLEM = 0.10, 0.20  # distance of the length AUROC from one half
-WORDS_SOME, WORDS_MUCH = 0.75, 0.90  # AUROC of a bag of words alone
+LENGTH_NOTE, LENGTH_PROBLEM = (
+    0.10,
+    0.20,
+)  # distance of the length AUROC, and of the near end of its interval, from one half
+WORDS_SOME, WORDS_MUCH = 0.75, 0.90  # AUROC of a bag of words alone (of the whole interval, to say anything)
 UNEVEN = 10
 
 
@@ -31,7 +35,7 @@ def judge(check: ConceptCheck) -> tuple[Verdict, ...]:
     """Return the verdicts on a check's figures, in the order in which they are printed."""
     return tuple(
         verdict
-        for rule in (_rows, _counts, _duplicates, _near, _straddling, _length, _words)
+        for rule in (_rows, _counts, _duplicates, _near, _joined, _straddling, _length, _words)
         if (verdict := rule(check)) is not None
     )
 
@@ -50,17 +54,16 @@ def _rows(check: ConceptCheck) -> Verdict | None:
 def _counts(check: ConceptCheck) -> Verdict:
     counts = check.label_counts
     absent = [grade for grade in GRADES if not counts[grade]]
-    least = min(counts[GRADES[0]], counts[GRADES[-1]])
+    high, low = check.highest, check.lowest
+    least = min(counts[low], counts[high])
     if len(absent) == len(GRADES) - 1:
         return Verdict("problem", "labels", "All items have the same label: nothing can be ranked against it.")
-    if not least:
-        return Verdict("problem", "labels", "Label 3 or label 0 has no item: no AUROC can be given; add some.")
     if least < FEW:
         return Verdict(
             "note",
             "labels",
-            f"Only {least} items of label 3 or of label 0: among thousands of features some will look good by chance; "
-            f"aim at 200 each, and mind the max-statistic line.",
+            f"Only {least} items of label {high} or of label {low}: among thousands of features some will look good by "
+            f"chance; aim at 200 each, and mind the max-statistic line.",
         )
     if absent:
         return Verdict(
@@ -82,7 +85,8 @@ def _duplicates(check: ConceptCheck) -> Verdict:
         return Verdict(
             "note",
             "duplicates",
-            f"Items that repeat an earlier text of the same label: {check.duplicates_within}; they count twice.",
+            f"Items that repeat an earlier text of the same label (but for case and punctuation): "
+            f"{check.duplicates_within}; they share a group, and count twice.",
         )
     return Verdict("fine", "duplicates", "No text stands twice.")
 
@@ -100,6 +104,12 @@ def _near(check: ConceptCheck) -> Verdict:
     return Verdict("fine", "near-duplicates", f"No near-duplicates across labels{partly}.")
 
 
+def _joined(check: ConceptCheck) -> Verdict | None:
+    if not check.near_notes:
+        return None
+    return Verdict("note", "near-duplicate groups", " ".join(check.near_notes))
+
+
 def _straddling(check: ConceptCheck) -> Verdict | None:
     if not check.n_near_straddling:
         return None
@@ -111,36 +121,51 @@ def _straddling(check: ConceptCheck) -> Verdict | None:
     )
 
 
+def _figure(confound: Confound) -> str:
+    return f"AUROC {confound.auroc:.2f} (95% interval {confound.auroc_low:.2f} to {confound.auroc_high:.2f})"
+
+
+def _enough(check: ConceptCheck) -> bool:
+    """Say whether both ends have items enough for a claim that something does not matter."""
+    return min(check.label_counts[check.highest], check.label_counts[check.lowest]) >= FEW
+
+
 def _length(check: ConceptCheck) -> Verdict:
-    auroc = check.length.auroc
-    if auroc is None:
-        return Verdict("note", "length", "Not judged: label 3 or label 0 has no item.")
-    which = "longer" if auroc > 0.5 else "shorter"
-    if abs(auroc - 0.5) >= LENGTH_PROBLEM:
-        few = min(check.label_counts[GRADES[0]], check.label_counts[GRADES[-1]]) < FEW  # so it may be chance
+    found, high, low = check.length, check.highest, check.lowest
+    if found.auroc is None or found.auroc_low is None or found.auroc_high is None:
+        return Verdict("note", "length", f"Not judged: {found.why_not}.")
+    which = "longer" if found.auroc > 0.5 else "shorter"
+    said = f"Sentence length alone tells {high} from {low} with {_figure(found)}"
+    # The end of the interval that is nearer to one half, and the one that is farther from it.
+    near = max(found.auroc_low - 0.5, 0.5 - found.auroc_high)
+    far = max(found.auroc_high - 0.5, 0.5 - found.auroc_low)
+    if near >= LENGTH_NOTE and abs(found.auroc - 0.5) >= LENGTH_PROBLEM:
         return Verdict(
-            "note" if few else "problem",
+            "problem",
             "length",
-            f"Sentence length alone tells 3 from 0 with AUROC {auroc:.2f}: label 3 is {which}. Even them out, or a "
-            "feature that counts words will rank high.",
+            f"{said}: label {high} is {which}. Even them out, or a feature that counts words will rank high.",
         )
-    if abs(auroc - 0.5) >= LENGTH_NOTE:
-        return Verdict("note", "length", f"Label 3 is somewhat {which} than label 0 (AUROC of length {auroc:.2f}).")
-    return Verdict("fine", "length", f"Length says little about the label (AUROC {auroc:.2f}).")
+    if near > 0 and abs(found.auroc - 0.5) >= LENGTH_NOTE:
+        return Verdict("note", "length", f"{said}: label {high} is somewhat {which} than label {low}.")
+    if far < LENGTH_PROBLEM and _enough(check):
+        return Verdict("fine", "length", f"{said}: it says little about the label.")
+    return Verdict("note", "length", f"{said}: too few items to say whether length matters.")
 
 
 def _words(check: ConceptCheck) -> Verdict:
-    auroc = check.bag_of_words.auroc
-    if auroc is None:
-        return Verdict("note", "words", f"A bag of words was not judged: {check.bag_of_words.why_not}.")
-    said = f"A bag of words alone tells 3 from 0 with AUROC {auroc:.2f}"
-    if auroc >= WORDS_MUCH:
+    found = check.bag_of_words
+    if found.auroc is None or found.auroc_low is None or found.auroc_high is None:
+        return Verdict("note", "words", f"A bag of words was not judged: {found.why_not}.")
+    said = f"A bag of words alone tells {check.highest} from {check.lowest} with {_figure(found)}"
+    if found.auroc_low >= WORDS_SOME and found.auroc >= WORDS_MUCH:
         return Verdict(
             "note",
             "words",
             f"{said}: a feature that stands for a few words would do as well as one for the concept. Add "
-            f"label-0 items with the same words, and compare with the bag-of-words line of the ranking.",
+            f"items of label {check.lowest} with the same words, and compare with the bag-of-words line of the ranking.",
         )
-    if auroc >= WORDS_SOME:
+    if found.auroc_low > 0.5 and found.auroc >= WORDS_SOME:
         return Verdict("note", "words", f"{said}: part of the concept can be read off single words.")
-    return Verdict("fine", "words", f"{said}: telling them apart takes more than words.")
+    if found.auroc_high < WORDS_SOME and _enough(check):  # with few items the figure out of fold is biased downwards
+        return Verdict("fine", "words", f"{said}: telling them apart takes more than words.")
+    return Verdict("note", "words", f"{said}: too few items, or too middling a figure, to say how far words go.")

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from conceptatlas.base.ties import comparable
 from conceptatlas.subjects.protocol import Subject
 
 
@@ -68,7 +69,7 @@ def collect_bank(
         values = torch.cat([values, acts_TF.T], dim=1)
         new_rows = torch.arange(seen, seen + len(acts_TF)).expand(n_features, -1)
         rows = torch.cat([rows, new_rows], dim=1)
-        order = values.argsort(dim=1, descending=True, stable=True)[:, :top_k]
+        order = torch.from_numpy(comparable(values.numpy())).argsort(dim=1, descending=True, stable=True)[:, :top_k]
         values, rows = values.gather(1, order), rows.gather(1, order)
         seen += len(acts_TF)
     rows = torch.where(values > 0, rows, -1)

@@ -17,7 +17,7 @@ from conceptatlas.base.errors import InputError
 from conceptatlas.base.files import atomic_file, ensure_folder, write_json
 from conceptatlas.base.progress import progress_bar
 from conceptatlas.base.provenance import write_run
-from conceptatlas.concepts import holdout_mask
+from conceptatlas.concepts import holdout_of
 from conceptatlas.evidence.edits import steer as steer_edit
 from conceptatlas.evidence.effects import ALPHAS, N_CONTROLS, N_DOSE_CONTROLS, Effect, Scene, measure_effect
 from conceptatlas.evidence.features import FeatureRef, best_of_layers, column_of_rows, features_of_ranking
@@ -169,9 +169,10 @@ def measure_effects(
     where = Readout(readout, append).settled(subject)
     words = list(targets) if targets else default_targets(rec)
     share = _held_out(ranking) if holdout is None else holdout
-    chosen = _items(rec, share, n_items)
+    held = holdout_of(rec.items, share=share, by=ranking.facts.get("options", {}).get("holdout_by"))
+    chosen = _items(rec, held, n_items)
     found: list[FeatureEffect] = []
-    stage = _Stage(rec, subject, where, target_ids(subject, words), chosen, holdout=share, device=str(subject.device))
+    stage = _Stage(rec, subject, where, target_ids(subject, words), chosen, held=held, device=str(subject.device))
     runs = len(alphas) * (1 + 2 * min(N_DOSE_CONTROLS, n_controls)) + 2 * n_controls + 1
     with progress_bar("effects", total=runs * len(features)) as bar:
         for feature in features:
@@ -222,18 +223,9 @@ def _held_out(ranking: Ranking) -> float:
     return share
 
 
-def _holdout(rec: Recording, share: float) -> npt.NDArray[np.bool_]:
-    """Return which items are held out, bool [N]."""
-    items = rec.items
-    return holdout_mask(
-        items["label"].to_numpy(), items["split_hash"].to_numpy(), split=items["split"].to_list(), share=share
-    )
-
-
-def _items(rec: Recording, holdout: float, n_items: int) -> dict[str, list[int]]:
+def _items(rec: Recording, held: npt.NDArray[np.bool_], n_items: int) -> dict[str, list[int]]:
     """Return the items to use: discovery and hold-out ones of the lowest grade, hold-out ones of the top grade."""
     labels = rec.items["label"].to_numpy()
-    held = _holdout(rec, holdout)
     low, high = labels.min(), labels.max()
     chosen = {
         "discovery": np.flatnonzero(~held & (labels == low))[:n_items].tolist(),
@@ -259,11 +251,11 @@ class _Stage:
         targets: list[int],
         items: dict[str, list[int]],
         *,
-        holdout: float,
+        held: npt.NDArray[np.bool_],
         device: str,
     ) -> None:
         self.rec = rec
-        self.holdout = holdout
+        self.held = held
         self.subject = subject
         self.outputs = LanguageOutputs(subject)
         self.items = items
@@ -300,7 +292,7 @@ class _Stage:
             return None
         hidden = np.asarray(self.rec.hidden_final(site), dtype=np.float32)
         labels = self.rec.items["label"].to_numpy()
-        seen = ~_holdout(self.rec, self.holdout)
+        seen = ~self.held
         top, low = hidden[seen & (labels == labels.max())], hidden[seen & (labels == labels.min())]
         return torch.from_numpy(top.mean(0) - low.mean(0))
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from conceptatlas.base.ties import comparable, strongest_first
 from conceptatlas.evidence.features import FeatureRef, column_of_rows, item_bounds
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def decile_of(peaks_N: npt.NDArray[np.floating]) -> npt.NDArray[np.int64]:
     """
     deciles = np.zeros(len(peaks_N), dtype=np.int64)
     active = np.flatnonzero(np.asarray(peaks_N) > 0)
-    order = active[np.argsort(peaks_N[active], kind="stable")]
+    order = active[np.argsort(comparable(peaks_N[active]), kind="stable")]
     if len(order):
         deciles[order] = 1 + (np.arange(len(order)) * N_DECILES) // len(order)
     return deciles
@@ -83,7 +84,7 @@ def strongest_by_label(
     chosen = {}
     for label in np.unique(labels_N):
         members = np.flatnonzero(labels_N == label)
-        chosen[int(label)] = [int(i) for i in members[np.argsort(-scores_N[members], kind="stable")][:n]]
+        chosen[int(label)] = [int(i) for i in members[strongest_first(scores_N[members])][:n]]
     return chosen
 
 
@@ -95,7 +96,7 @@ def sample_by_decile(peaks_N: npt.NDArray[np.floating], n: int, rng: np.random.G
         members = np.flatnonzero(deciles == decile)
         if len(members):
             drawn = rng.choice(members, size=min(n, len(members)), replace=False)
-            chosen[decile] = [int(i) for i in drawn[np.argsort(-peaks_N[drawn], kind="stable")]]
+            chosen[decile] = [int(i) for i in drawn[strongest_first(peaks_N[drawn])]]
     return chosen
 
 

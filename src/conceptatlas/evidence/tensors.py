@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from conceptatlas.base.errors import InputError
-from conceptatlas.recording import RecordedSAE, Recording
-from conceptatlas.saes import encode_dense, prepare_rows, resolve_saes
+from conceptatlas.recording import Recording
+from conceptatlas.saes import encode_dense, prepare_rows
 
 if TYPE_CHECKING:
-    from conceptatlas.saes import Decoder, Encoder, SAESource
+    from conceptatlas.saes import Decoder, Encoder
 
 
 class SAETensors:
@@ -47,32 +47,7 @@ class SAETensors:
         return features @ self._decoder.W_dec + self._decoder.b_dec
 
 
-def source_of(recording: Recording, sae: RecordedSAE) -> SAESource:
-    """Return where a recorded SAE was loaded from, found again by the specification it was recorded with.
-
-    Raises:
-        InputError: It is not there any more.
-    """
-    requested = recording.manifest.request.get("saes") or []
-    specs = [requested] if isinstance(requested, str) else [str(spec) for spec in requested]
-    specs = [sae.source, *specs] if sae.source else specs
-    for source in [found for spec in specs for found in _resolved(spec)]:
-        if source.slug == sae.slug:
-            return source
-    raise InputError(
-        f"The SAE {sae.name} is not found any more under {', '.join(specs)}; put it back, or record again from where it is."
-    )
-
-
-def _resolved(spec: str) -> list[SAESource]:
-    """Return what a specification names now; nothing where it was a slug (an SAE passed as an object)."""
-    try:
-        return resolve_saes([spec])
-    except InputError:
-        return []
-
-
 def load_tensors(recording: Recording, slug: str, *, device: torch.device | str = "cpu") -> SAETensors:
     """Load encoder and decoder of a recorded SAE onto ``device``."""
-    source = source_of(recording, recording.sae(slug))
+    source = recording.source(slug)
     return SAETensors(source.load_encoder(device), source.load_decoder(device))

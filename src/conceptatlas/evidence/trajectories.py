@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from conceptatlas.base.files import write_json, write_text
+from conceptatlas.base.ties import comparable
 from conceptatlas.evidence.features import FeatureRef, column_of_rows, item_bounds
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def find_peaks(acts_T: npt.NDArray[np.floating], bounds_N2: npt.NDArray[np.int64
         acts = acts_T[start:stop]
         if not len(acts):
             continue
-        peak = int(np.argmax(acts))
+        peak = int(np.argmax(comparable(acts)))  # the first of ties
         if acts[peak] <= 0:
             continue
         position[item], value[item] = peak, acts[peak]

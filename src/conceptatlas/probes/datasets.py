@@ -60,6 +60,7 @@ def prepare_probe(
     test_split: float = TEST_SHARE,
     cv_folds: int = 5,
     seed: int = 0,
+    holdout_by: str | None = None,
 ) -> ProbeDataset:
     """Prepare a data set for a probe, split by group and scaled on its training samples.
 
@@ -82,6 +83,7 @@ def prepare_probe(
         test_split: Share of groups that test, strictly between 0 and 1; the data's ``split`` column wins.
         cv_folds: Folds that ``feature-to-concept`` fixes in the file.
         seed: Of these folds.
+        holdout_by: Test on whole values of this column of the data, as ``rank(..., holdout_by=...)`` holds them out.
 
     Returns:
         The data set, its ``X`` memory-mapped.
@@ -104,6 +106,7 @@ def prepare_probe(
         test_split=test_split,
         cv_folds=cv_folds,
         seed=seed,
+        holdout_by=holdout_by,
     )
     path = Path(out)
     if path.suffix != ".npz":
@@ -124,7 +127,7 @@ def read_target(rec: Recording, options: PrepareOptions) -> tuple[Samples, Recor
     Raises:
         InputError: The targets of the training samples are all the same, or the feature was not recorded.
     """
-    samples = read_samples(rec, rows=options.rows, test_split=options.test_split)
+    samples = read_samples(rec, rows=options.rows, test_split=options.test_split, holdout_by=options.holdout_by)
     target: RecordedSAE | None = None
     if options.strategy.target == "feature":
         assert options.target_feature is not None  # PrepareOptions has checked

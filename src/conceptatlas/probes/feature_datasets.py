@@ -32,7 +32,7 @@ def write_feature_dataset(rec: Recording, path: Path, options: PrepareOptions) -
     Each fold of the cross-validation chooses its own, or its validation items would have had a say in the choice; the
     columns are the union, and ``meta_chosen_columns`` [1 + folds, D] says who chose what (row 0: all training items).
     """
-    samples = read_samples(rec, rows="items", test_split=options.test_split)
+    samples = read_samples(rec, rows="items", test_split=options.test_split, holdout_by=options.holdout_by)
     require_grades(samples.grades[samples.train], where="of the training part")
     saes = _searched_saes(rec, options)
     folds = cross_validation_folds(

@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from conceptatlas.base.errors import InputError
 from conceptatlas.concepts import build_concept
 from conceptatlas.concepts.sentences import read_sentences
 from conceptatlas.probes.sources import InputSite, Pool, Rows, item_scores, sample_chunks
@@ -102,18 +101,18 @@ def _wanted_saes(probe: ProbeRun, model: str | LanguageSubject | None) -> tuple[
     meta = probe.metadata
     if "input_features" not in meta:
         return [], None
-    from conceptatlas.saes import resolve_saes
+    from conceptatlas.saes.identity import find_by_specs, find_referenced
+    from conceptatlas.saes.reference import SAEReference
 
-    wanted = list(dict.fromkeys(meta["input_saes"]))
     subject = model if isinstance(model, str) else str(meta["model"])
-    found = {source.slug: source for source in resolve_saes(meta["sae_specs"], model_id=subject, complete=False)}
-    missing = [slug for slug in wanted if slug not in found]
-    if missing:
-        raise InputError(
-            f"{probe.version} reads {missing[0]}, which is not among {', '.join(meta['sae_specs']) or 'any SAEs'} now; "
-            "put the SAEs back where they were recorded from."
-        )
-    sources = [found[slug].completed() for slug in wanted]
+    known = [SAEReference.model_validate_json(text) for text in meta.get("sae_references", ())]
+    references = {reference.slug: reference for reference in known}
+    sources = [
+        find_referenced(references[slug])
+        if slug in references
+        else find_by_specs(slug, slug, meta["sae_specs"], subject)
+        for slug in dict.fromkeys(meta["input_saes"])
+    ]
     features = sorted({int(feature) for feature in meta["input_features"]})
     # Columns of several SAEs are named together; a number that one of them has not would be refused.
     fits = all(source.d_sae is None or features[-1] < source.d_sae for source in sources)

@@ -40,6 +40,7 @@ class PrepareOptions:
         test_split: Share of groups that test.
         cv_folds: Folds that ``feature-to-concept`` fixes.
         seed: Of the folds.
+        holdout_by: The column whose values test whole, or None.
     """
 
     strategy: Strategy
@@ -55,6 +56,7 @@ class PrepareOptions:
     test_split: float
     cv_folds: int
     seed: int
+    holdout_by: str | None = None
 
     def __post_init__(self) -> None:
         check_test_share(self.test_split)
@@ -86,11 +88,11 @@ class Samples:
     test: npt.NDArray[np.int64]
 
 
-def read_samples(rec: Recording, *, rows: Rows, test_split: float) -> Samples:
+def read_samples(rec: Recording, *, rows: Rows, test_split: float, holdout_by: str | None = None) -> Samples:
     """Return the samples of ``rec`` and their split, which is the concept's own."""
     labels = rec.items["label"].to_numpy().astype(np.int64)
     hashes = rec.items["split_hash"].to_numpy()
-    mask = probe_test_mask(labels, hashes, share=test_split, split=rec.items["split"].to_list())
+    mask = probe_test_mask(rec.items, share=test_split, by=holdout_by)
     item = rec.item_of_row.astype(np.int64) if rows == "all" else np.arange(rec.n_items, dtype=np.int64)
     sample_mask = mask[item]
     return Samples(item, hashes[item], labels[item], np.flatnonzero(~sample_mask), np.flatnonzero(sample_mask))
@@ -126,11 +128,15 @@ def common_keys(rec: Recording, options: PrepareOptions, samples: Samples, y: np
         "meta_groups": samples.groups,
         "meta_grades": samples.grades,
         "meta_test_split": np.array(options.test_split),
+        "meta_holdout_by": np.array(options.holdout_by or ""),
         "meta_concept": np.array(manifest.concept.name),
         "meta_concept_hash": np.array(manifest.concept.data_hash),
         "meta_model": np.array(manifest.subject.id),
         "meta_model_location": np.array(manifest.subject.location or manifest.subject.id),
         "meta_sae_specs": np.array([str(spec) for spec in manifest.request.get("saes", [])], dtype=np.str_),
+        "meta_sae_references": np.array(
+            [sae.reference.model_dump_json() for sae in manifest.saes if sae.reference is not None], dtype=np.str_
+        ),
         "meta_model_revision": np.array(manifest.subject.revision or ""),
         "meta_model_dtype": np.array(manifest.subject.dtype),
         "meta_fragments": np.array(manifest.options.fragments),

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
 from conceptatlas.base.errors import InputError
-from conceptatlas.concepts.model import holdout_mask
+from conceptatlas.concepts.holdout import holdout_of
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -43,22 +43,18 @@ def check_test_share(share: float) -> None:
         )
 
 
-def probe_test_mask(
-    labels_N: npt.NDArray[np.integer],
-    split_hash_N: npt.NDArray[np.uint64],
-    *,
-    share: float = TEST_SHARE,
-    split: Sequence[str | None] | None = None,
-) -> Bools:
-    """Return which items test the probe, bool [N]: the concept's own split with share ``share``.
+def probe_test_mask(items: pl.DataFrame, *, share: float = TEST_SHARE, by: str | None = None) -> Bools:
+    """Return which of the recorded items test the probe, bool [N]: the ranking's own split with share ``share``.
 
-    The split is nested, so with a share of up to 0.3 the test items are among the ranking's hold-out.
+    The split is nested, so with a share of up to 0.3 the test items are among the hold-out of a ranking that held out by
+    the same column (or by group, as this does without ``by``).
 
     Raises:
-        InputError: The share is not between 0 and 1, or no item would be left on one side.
+        InputError: The share is not between 0 and 1, the column ``by`` cannot be held out by, or no item would be left on
+            one side.
     """
     check_test_share(share)
-    mask = holdout_mask(labels_N, split_hash_N, split=split, share=share)
+    mask = holdout_of(items, share=share, by=by)
     n_test = int(mask.sum())
     if n_test in (0, len(mask)):
         side = "test" if n_test == 0 else "training"

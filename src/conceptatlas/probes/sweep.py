@@ -125,6 +125,7 @@ def sweep_probes(
     hook: str | None = None,
     test_split: float = TEST_SHARE,
     workers: int | None = None,
+    holdout_by: str | None = None,
 ) -> Sweep:
     """Train one probe per layer (the embedding too, where it was recorded), all on one split, and their controls.
 
@@ -144,6 +145,7 @@ def sweep_probes(
         hook: Which hook of a layer, where several were recorded.
         test_split: Share of groups that test.
         workers: Processes; by default one per core where that pays.
+        holdout_by: As for ``prepare_probe``.
 
     Raises:
         InputError: A layer was not recorded, the strategy has no layers, or the data do not serve.
@@ -169,6 +171,7 @@ def sweep_probes(
         test_split=test_split,
         cv_folds=given.training.cv_folds,
         seed=given.training.random_state,
+        holdout_by=holdout_by,
     )
     check_samples(recording, asked, pool=options.pool, rows=rows)
     samples, _, _ = read_target(recording, options)
@@ -251,6 +254,7 @@ def _assemble(
         "rows": options.rows,
         "normalize": options.normalize,
         "test_split": options.test_split,
+        "holdout_by": options.holdout_by,
         "n_samples_train": first["n_samples_train"],
         "n_samples_test": first["n_samples_test"],
         "n_groups_train": first["metadata"]["n_groups_train"],

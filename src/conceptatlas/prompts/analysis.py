@@ -11,6 +11,7 @@ import polars as pl
 from scipy import stats
 
 from conceptatlas.base.errors import InputError
+from conceptatlas.base.ties import comparable
 from conceptatlas.prompts.data import FeatureList, Prompt, labels_of
 from conceptatlas.prompts.reading import Reading
 from conceptatlas.prompts.sources import Source
@@ -83,8 +84,12 @@ def universal_rows(reading: Reading, *, threshold: float, activation_threshold: 
                     "link": link_of(reading.source, feature),
                 }
             )
-        found += sorted(rows, key=lambda row: (-row["num_prompts"], -row["activation_mean"], row["feature_id"]))
+        found += sorted(rows, key=_most_prompts_first)
     return found
+
+
+def _most_prompts_first(row: dict[str, Any]) -> tuple[int, float, int]:
+    return -row["num_prompts"], -float(comparable(row["activation_mean"])), row["feature_id"]
 
 
 def specific_rows(reading: Reading, features: FeatureList, prompts: Sequence[Prompt]) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from conceptatlas.base.errors import InputError
 from conceptatlas.prompts.data import Prompt
 from conceptatlas.prompts.sources import Source
 from conceptatlas.saes import SparseColumns, encode_rows, require_width
+from conceptatlas.saes.asked import fit_to_model
 from conceptatlas.subjects import LanguageSubject, Site, load_subject
 from conceptatlas.subjects.chat import ChatFormat, ChatPrompt
 
@@ -54,6 +55,7 @@ class Reading:
         n_prompts: N.
         control: Prompts whose content holds control strings.
         default_system: What the template puts in as a system prompt by itself.
+        notes: What the SAE's configuration asks of the model, done or not.
     """
 
     source: Source
@@ -62,6 +64,7 @@ class Reading:
     n_prompts: int
     control: list[int]
     default_system: str
+    notes: list[str]
 
     def of_type(self, kind: int) -> Iterator[tuple[int, npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
         """Yield (feature, prompts, values) of every feature that is active at the token type of that number."""
@@ -115,9 +118,10 @@ def read_sources(
         tick(f"{model}: {len(prompts)} prompts")
         control = [number for number, prompt in enumerate(encoded) if prompt.control]
         for source in mine:
-            encoder = source.sae.load_encoder(subject.device)
+            (sae,), notes = fit_to_model([source.sae], subject)
+            encoder = sae.load_encoder(subject.device)
             columns = encode_rows(states[source.sae.site].float(), encoder)
-            yield Reading(source, types, columns, len(prompts), control, chat.default_system)
+            yield Reading(source, types, columns, len(prompts), control, chat.default_system, notes)
             tick(source.name)
         del subject, states
 

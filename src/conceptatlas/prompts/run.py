@@ -126,6 +126,7 @@ def analyse_prompts(config: PromptsConfig) -> PromptsResult:
                 specific += specific_rows(reading, followed, prompts)
             if config.by:
                 contrast += contrast_rows(reading, prompts, activation_threshold=config.activation_threshold)
+            warnings += reading.notes
             warnings += _reading_warnings(reading.source, reading.control, reading.default_system, config.chat)
     tables = (
         pl.DataFrame(universal, schema=UNIVERSAL_COLUMNS),

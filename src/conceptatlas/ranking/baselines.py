@@ -1,28 +1,29 @@
 """What a sceptic would ask for beside the best feature: the simpler ways to tell the same items apart.
 
 All of them tell the highest grade from the lowest, are fitted on discovery only, and report AUROC: on discovery by
-cross-validation over groups where something is fitted, on hold-out with its interval. Per site: difference of means
-(Marks & Tegmark 2023), a logistic probe on the hidden state of the final row, the best feature of a frozen-random SAE
-of the same shape and L0, and k-sparse probes on the SAEs' features (Gurnee et al. 2023). Of the text alone: bag of
-words (TF-IDF and logistic regression) and its length.
+cross-validation over groups where something is fitted, on hold-out with its interval; and on hold-out the concordance
+over all grades and the AUROC of each two neighbouring grades. Here: the items on which they are judged, and the entry.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from conceptatlas.ranking.design import Design
-from conceptatlas.ranking.folds import auroc, group_folds, mean_auroc
-from conceptatlas.ranking.interval import auroc_interval
 from conceptatlas.ranking.kernels import F64
-from conceptatlas.ranking.logistic import fit_logistic
+from conceptatlas.statistics import adjacent_aurocs, auroc_interval, concordance
+from conceptatlas.statistics.folds import group_folds, mean_auroc
+from conceptatlas.statistics.logistic import fit_logistic
 
 PENALTIES = (0.001, 0.01, 0.1, 1.0)
+# Scores are rounded to so many digits below the largest: what is a tie in exact arithmetic stays one on every processor.
+_DIGITS = 9
 
 # (training features, training class, features to score) → scores of the latter
 Fit = Callable[[npt.NDArray[np.floating], npt.NDArray[np.bool_], npt.NDArray[np.floating]], F64]
@@ -33,7 +34,8 @@ class Baseline:
     """One baseline at one site (or of the text alone: ``site`` is empty)."""
 
     baseline: str
-    """``difference_of_means``, ``logistic``, ``random_sae``, ``k_sparse``, ``bag_of_words`` or ``length``."""
+    """``difference_of_means``, ``difference_of_means_whitened``, ``logistic``, ``random_directions``, ``k_sparse``,
+    ``bag_of_words``, ``word_ngrams``, ``char_ngrams``, ``sentence_embedding`` or ``length``."""
     name: str
     site: str
     layer: int | None
@@ -45,10 +47,33 @@ class Baseline:
     """Lower bound of the 95% interval of ``auroc_holdout``."""
     high: float | None
     detail: str = ""
+    concordance_holdout: float | None = None
+    """C-index over all grades on hold-out."""
+    concordance_low: float | None = None
+    concordance_high: float | None = None
+    adjacent: list[dict[str, Any]] = field(default_factory=list)
+    """AUROC of neighbouring grades on hold-out: ``high`` and ``low`` (the grades), ``auroc``, ``ci_low``, ``ci_high``."""
+    pool: str = ""
+    """How its rows were pooled: as the features' are, or empty for a baseline of the text."""
+    comparable: bool = True
+    """Whether it reads what the features read."""
+    why_not: str = ""
+    draws: int | None = None
+    """How many random draws there were; the figures are those of the draw with the median hold-out AUROC."""
+    draws_min: float | None = None
+    draws_max: float | None = None
+    scores: F64 | None = field(default=None, repr=False, compare=False)
+    """The score of every item, float64 [N], for paired comparisons; never written."""
 
-    def as_dict(self) -> dict[str, object]:
+    def as_dict(self) -> dict[str, Any]:
         """Return the entry as it stands in ``baselines.json``."""
-        return asdict(self)
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "scores"}
+
+    @classmethod
+    def missing(cls, baseline: str, name: str, site: str, why_not: str) -> Baseline:
+        """Return the entry of a baseline that cannot read what the features read: no figures, and the reason."""
+        empty = (None, None, None, None)
+        return cls(baseline, name, site, layer_of(site), None, *empty, comparable=False, why_not=why_not)
 
 
 def layer_of(site: str) -> int | None:
@@ -62,6 +87,7 @@ class Contest:
 
     def __init__(self, design: Design, seed: int) -> None:
         self.design = design
+        self.seed = seed
         pair = np.isin(design.labels, (design.low, design.high))
         self.is_high = design.labels == design.high
         self.train = np.flatnonzero(pair & design.discovery)
@@ -76,113 +102,90 @@ class Contest:
             if y[inside].any() and not y[inside].all():
                 yield inside, ~inside
 
+    def fitted_sets(self) -> list[npt.NDArray[np.int64]]:
+        """Return the items that each fit may see: all training items, then those of each of ``splits``."""
+        return [self.train, *(self.train[inside] for inside, _ in self.splits())]
+
+    def out_of_fold(self, by_fit: F64) -> tuple[float, list[float]]:
+        """Return the mean AUROC over folds, and each fold's, of the scores that each fit gives.
+
+        Args:
+            by_fit: [N, S], the scores of all items by each of ``fitted_sets``.
+        """
+        y, found = self.is_high[self.train], []
+        for s, (_, outside) in enumerate(self.splits(), start=1):
+            held = by_fit[self.train[outside], s]
+            found.append(mean_auroc(held, y[outside], np.zeros(len(held), dtype=np.int64)))
+        found = [value for value in found if not np.isnan(value)]
+        return (float(np.mean(found)) if found else float("nan")), found
+
     def cross_validated(self, x: npt.NDArray[np.floating], fit: Fit) -> float:
         """Return the mean AUROC over folds of ``fit`` on the training items' ``x`` [n, D]."""
         y = self.is_high[self.train]
         scores, judged = np.zeros(len(y)), np.zeros(len(y), dtype=bool)
         for inside, outside in self.splits():
-            scores[outside] = fit(x[inside], y[inside], x[outside])
+            scores[outside] = rounded(fit(x[inside], y[inside], x[outside]))
             judged |= outside
         return mean_auroc(scores[judged], y[judged], self.fold[judged])
 
-    def entry(
-        self,
-        baseline: str,
-        name: str,
-        scores: F64,
-        discovery: float,
-        *,
-        site: str = "",
-        k: int | None = None,
-        detail: str = "",
-    ) -> Baseline:
-        """Return the baseline whose final model gives all items ``scores`` [N] (only the hold-out's are read)."""
-        held = auroc_interval(scores[self.test], self.is_high[self.test], self.design.groups[self.test])
-        found, middle, low, high = (None if np.isnan(value) else float(value) for value in (discovery, *held))
-        return Baseline(baseline, name, site, layer_of(site), k, found, middle, low, high, detail)
+    def held_out(self, scores: F64) -> dict[str, Any]:
+        """Return the hold-out figures of item scores [N]: AUROC, concordance, neighbouring grades, with intervals."""
+        design, held = self.design, np.flatnonzero(self.design.holdout)
+        auroc = auroc_interval(scores[self.test], self.is_high[self.test], design.groups[self.test])
+        grades, groups = design.labels[held], design.groups[held]
+        overall = concordance(scores[held], grades, groups)
+        steps = adjacent_aurocs(scores[held], grades, groups)
+        return {
+            **dict(zip(("auroc_holdout", "low", "high"), map(_known, auroc), strict=True)),
+            **dict(
+                zip(("concordance_holdout", "concordance_low", "concordance_high"), map(_known, overall), strict=True)
+            ),
+            "adjacent": [
+                {"high": high, "low": low} | dict(zip(("auroc", "ci_low", "ci_high"), map(_known, found), strict=True))
+                for (high, low), found in steps.items()
+            ],
+        }
+
+    def entry(self, baseline: str, name: str, scores: F64, discovery: float, **more: Any) -> Baseline:
+        """Return the baseline whose final model gives all items ``scores`` [N] (only the hold-out's are judged).
+
+        ``more`` are further fields of :class:`Baseline`.
+        """
+        scores = rounded(scores)
+        site = more.pop("site", "")
+        return Baseline(
+            baseline=baseline,
+            name=name,
+            site=site,
+            layer=layer_of(site),
+            auroc_discovery=_known(discovery),
+            scores=scores,
+            **self.held_out(scores),
+            **({"k": None} | more),
+        )
 
 
-def difference_of_means(contest: Contest, hidden: npt.NDArray[np.floating], site: str) -> Baseline:
-    """Score by the projection on (mean of the highest grade − mean of the lowest), no whitening."""
-
-    def fit(x: npt.NDArray[np.floating], y: npt.NDArray[np.bool_], new: npt.NDArray[np.floating]) -> F64:
-        return np.asarray(new @ (x[y].mean(axis=0) - x[~y].mean(axis=0)), dtype=np.float64)
-
-    return _fitted(contest, hidden.astype(np.float64), fit, "difference_of_means", "difference of means", site)
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
 
 
-def logistic_probe(contest: Contest, hidden: npt.NDArray[np.floating], site: str) -> Baseline:
-    """Score by a logistic probe on the standardised hidden state; its penalty is chosen by the same folds."""
-    x = standardised(hidden.astype(np.float64), contest.train)
-    x = _rotated(x, contest.train)
-    return best_penalty(contest, x, "logistic", "logistic probe", site)
+def rounded(scores: npt.NDArray[np.floating]) -> F64:
+    """Return scores rounded to nine digits below the largest, float64."""
+    wide: F64 = np.asarray(scores, dtype=np.float64)
+    largest = float(np.abs(wide).max(initial=0.0))
+    return np.asarray(np.round(wide / largest, _DIGITS) * largest) if largest > 0 else wide
 
 
-def best_penalty(contest: Contest, x: F64, kind: str, name: str, site: str = "") -> Baseline:
-    """Return the logistic baseline on ``x`` [N, D] with the penalty of best cross-validated AUROC (strongest at ties)."""
-    y = contest.is_high[contest.train]
-    found = {c: contest.cross_validated(x[contest.train], _logistic(c)) for c in PENALTIES}
-    best = max(found, key=lambda c: (np.nan_to_num(found[c], nan=-1.0), -c))
-    scores = _logistic(best)(x[contest.train], y, x)
-    return contest.entry(kind, name, scores, found[best], site=site, detail=f"C = {best:g}")
+def logistic(c: float) -> Fit:
+    """Return the fit of a logistic regression with penalty ``c``."""
 
-
-def _logistic(c: float) -> Fit:
     def fit(x: npt.NDArray[np.floating], y: npt.NDArray[np.bool_], new: npt.NDArray[np.floating]) -> F64:
         return fit_logistic(x, y, c=c).scores(new)
 
     return fit
 
 
-def _fitted(contest: Contest, x: F64, fit: Fit, kind: str, name: str, site: str = "", k: int | None = None) -> Baseline:
-    scores = fit(x[contest.train], contest.is_high[contest.train], x)
-    return contest.entry(kind, name, scores, contest.cross_validated(x[contest.train], fit), site=site, k=k)
-
-
 def standardised(x: F64, train: npt.NDArray[np.int64]) -> F64:
     """Return ``x`` [N, D] with mean 0 and deviation 1 over the items ``train`` (constant columns become 0)."""
     mean, std = x[train].mean(axis=0), x[train].std(axis=0)
     return np.where(std > 0, (x - mean) / np.where(std > 0, std, 1), 0.0)
-
-
-def _rotated(x: F64, train: npt.NDArray[np.int64]) -> F64:
-    """Rotate to the span of the training items where that is smaller: an L2-penalised fit does not change."""
-    if x.shape[1] <= len(train):
-        return x
-    _, _, right = np.linalg.svd(x[train], full_matrices=False)
-    return x @ right.T
-
-
-def bag_of_words(contest: Contest, texts: Sequence[str]) -> Baseline:
-    """Score by logistic regression on TF-IDF of words; vocabulary and weights from the items fitted on."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
-    lines = np.array(texts, dtype=object)
-
-    def vectors(on: npt.NDArray[np.int64], new: npt.NDArray[np.int64]) -> tuple[F64, F64]:
-        vectoriser = TfidfVectorizer(token_pattern=r"(?u)\b\w+\b", sublinear_tf=True)
-        try:
-            fitted = vectoriser.fit_transform(lines[on])
-        except ValueError:  # no word at all in these texts
-            return np.zeros((len(on), 0)), np.zeros((len(new), 0))
-        return fitted.toarray(), vectoriser.transform(lines[new]).toarray()
-
-    y, everything = contest.is_high[contest.train], np.arange(contest.design.n_items)
-    scores, judged = np.zeros(len(y)), np.zeros(len(y), dtype=bool)
-    c = 10.0  # TF-IDF rows have unit norm, so a weak penalty is the usual choice
-    for inside, outside in contest.splits():
-        x, new = vectors(contest.train[inside], contest.train[outside])
-        scores[outside] = fit_logistic(x, y[inside], c=c).scores(new)
-        judged |= outside
-    x, new = vectors(contest.train, everything)
-    final = fit_logistic(x, y, c=c).scores(new)
-    discovery = mean_auroc(scores[judged], y[judged], contest.fold[judged])
-    return contest.entry("bag_of_words", "bag of words", final, discovery, detail=f"TF-IDF, C = {c:g}")
-
-
-def sentence_length(contest: Contest) -> Baseline:
-    """Score by the number of characters alone, in the direction that is better on discovery."""
-    length = contest.design.confounds[:, 0]
-    found = auroc(length[contest.train], contest.is_high[contest.train])
-    sign = -1.0 if found < 0.5 else 1.0
-    return contest.entry("length", "sentence length", sign * length, max(found, 1 - found))

@@ -17,8 +17,8 @@ def compare_rankings(a: Ranking | str | os.PathLike[str], b: Ranking | str | os.
     """Return the features that at least one of two rankings shows, with their figures in both.
 
     ``serves`` is ``both`` where the feature passed the filters of both rankings, else ``a`` or ``b``; ``rank_a`` and
-    ``rank_b`` are null where the feature is not in that table. First those that serve both, by the lower of their two
-    scores; then the others, by the score in their own ranking.
+    ``rank_b`` are null where the feature does not pass that ranking's filters. First those that serve both, by the lower of
+    their two scores; then the others, by the score in their own ranking.
 
     Args:
         a: A ranking, or its folder.
@@ -58,6 +58,6 @@ def compare_rankings(a: Ranking | str | os.PathLike[str], b: Ranking | str | os.
 
 
 def _one(ranking: Ranking, side: str) -> pl.DataFrame:
-    ranks = ranking.features.select(*KEY, "rank")
+    ranks = ranking.features.filter(pl.col("fails").is_null()).select(*KEY, "rank")
     table = ranking.all.select(*KEY, "layer", "sae_id", "kept", *FIGURES).join(ranks, on=KEY, how="left")
     return table.rename({name: f"{name}_{side}" for name in table.columns if name not in KEY})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy.typing as npt
 import polars as pl
 
 from conceptatlas.base.errors import InputError
-from conceptatlas.concepts import holdout_mask
+from conceptatlas.concepts import data_column, holdout_of, whole_units
 from conceptatlas.ranking.kernels import N_GRADES
 
 
@@ -22,9 +22,11 @@ class Design:
         labels: Grades 0–3, int64 [N].
         holdout: bool [N].
         groups: Number of each item's group, int64 [N].
-        confounds: float64 [N, 2]: characters of the text, rows (tokens).
+        confounds: float64 [N, C]: characters of the text, rows (tokens), and what bag of words says of it.
         low: The lowest grade on discovery: 0 where there is one.
         high: The highest grade on discovery: 3 where there is one.
+        units: Number of what a split must not tear, int64 [N]: the groups, or what hangs together through groups and the
+            values of the column that is held out by.
     """
 
     labels: npt.NDArray[np.int64]
@@ -33,6 +35,7 @@ class Design:
     confounds: npt.NDArray[np.float64]
     low: int
     high: int
+    units: npt.NDArray[np.int64]
 
     @classmethod
     def build(
@@ -42,6 +45,7 @@ class Design:
         *,
         groups: npt.NDArray[np.int64] | None = None,
         confounds: npt.NDArray[np.float64] | None = None,
+        units: npt.NDArray[np.int64] | None = None,
     ) -> Design:
         """Build the design from arrays over items.
 
@@ -59,18 +63,20 @@ class Design:
             )
         if present[0] < 0 or present[-1] >= N_GRADES:
             raise InputError(f"A grade is {present[0]} to {present[-1]}; grades are 0 to {N_GRADES - 1}.")
+        groups = np.arange(len(grades)) if groups is None else groups
         return cls(
             grades,
             holdout,
-            np.arange(len(grades)) if groups is None else groups,
+            groups,
             np.zeros((len(grades), 0)) if confounds is None else confounds,
             int(present[0]),
             int(present[-1]),
+            groups if units is None else units,
         )
 
     @classmethod
-    def of_items(cls, items: pl.DataFrame, *, share: float) -> Design:
-        """Build the design of a recording's items; ``share`` of the groups is held out."""
+    def of_items(cls, items: pl.DataFrame, *, share: float, by: str | None = None) -> Design:
+        """Build the design of a recording's items; ``share`` of the groups (of the values of ``by``) is held out."""
         missing = items["label"].null_count()
         if missing:
             raise InputError(
@@ -78,17 +84,25 @@ class Design:
                 "record the labelled ones only."
             )
         labels, hashes = items["label"].to_numpy(), items["split_hash"].to_numpy()
-        split = items["split"].to_list() if "split" in items.columns else None
-        holdout = holdout_mask(labels, hashes, split=split, share=share)
+        holdout = holdout_of(items, share=share, by=by)
+        units = None if by is None else whole_units(hashes, data_column(items, by, option="--holdout-by"))[0]
         groups = np.unique(hashes, return_inverse=True)[1].astype(np.int64)
         confounds = np.column_stack(
             [items["text"].fill_null("").str.len_chars().to_numpy(), items["n_rows"].to_numpy()]
         )
-        return cls.build(labels, holdout, groups=groups, confounds=confounds.astype(np.float64))
+        return cls.build(labels, holdout, groups=groups, confounds=confounds.astype(np.float64), units=units)
 
     def with_holdout(self, holdout: npt.NDArray[np.bool_]) -> Design:
         """Return the same items under another split."""
-        return Design.build(self.labels, holdout, groups=self.groups, confounds=self.confounds)
+        return Design.build(self.labels, holdout, groups=self.groups, confounds=self.confounds, units=self.units)
+
+    def with_confound(self, values: npt.NDArray[np.float64]) -> Design:
+        """Return the same items with one more confound, [N]; where it is not known (NaN) it takes its mean on discovery."""
+        known = ~np.isnan(values)
+        if not (known & self.discovery).any():
+            return self
+        filled = np.where(known, values, values[known & self.discovery].mean())
+        return replace(self, confounds=np.column_stack([self.confounds, filled]))
 
     @property
     def discovery(self) -> npt.NDArray[np.bool_]:
@@ -104,6 +118,15 @@ class Design:
     def has_groups(self) -> bool:
         """Whether some group has more than one item."""
         return len(np.unique(self.groups)) < self.n_items
+
+    def holdout_items(self) -> dict[str, int]:
+        """Return how many items each grade has on the hold-out."""
+        return {str(g): int((self.holdout & (self.labels == g)).sum()) for g in np.unique(self.labels).tolist()}
+
+    def holdout_groups(self) -> dict[str, int]:
+        """Return how many independent groups each grade has on the hold-out."""
+        held = self.holdout
+        return {str(g): len(np.unique(self.groups[held & (self.labels == g)])) for g in np.unique(self.labels).tolist()}
 
     def warnings(self) -> list[str]:
         """Return what a reader of the figures must know, one sentence each."""

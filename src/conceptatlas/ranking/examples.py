@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from conceptatlas.base.ties import strongest_first
 from conceptatlas.ranking.columns import ItemColumns
 from conceptatlas.ranking.design import Design
 from conceptatlas.ranking.kernels import N_GRADES
@@ -75,5 +76,5 @@ def feature_examples(
 
 
 def _strongest(scores: np.ndarray, items: np.ndarray, texts: Sequence[str], count: int) -> list[dict[str, Any]]:
-    chosen = items[np.argsort(-scores[items], kind="stable")[:count]]
+    chosen = items[strongest_first(scores[items])[:count]]
     return [{"sentence": texts[item], "activation": float(scores[item])} for item in chosen]

@@ -6,9 +6,7 @@ and fall together *within* a grade, or whether their decoders point the same way
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +15,7 @@ import polars as pl
 
 from conceptatlas.base.errors import ConceptAtlasError
 from conceptatlas.ranking.kernels import F64
-from conceptatlas.recording import RecordedSAE
+from conceptatlas.recording import Recording
 
 MIN_CORRELATION = 0.6
 MIN_COSINE = 0.7
@@ -95,39 +93,33 @@ def group(correlation: F64, cosine: F64) -> Families:
     return Families(family, with_head, cosine_head)
 
 
-def decoder_cosines(ranked: pl.DataFrame, saes: Sequence[RecordedSAE]) -> tuple[F64, list[str]]:
+def decoder_cosines(ranked: pl.DataFrame, recording: Recording) -> tuple[F64, list[str]]:
     """Return cosines between the features' decoder directions, float64 [K, K], and notes on what could not be read.
 
-    Only weights that lie in a local folder are read; NaN elsewhere, and between SAEs of different widths.
+    NaN where a decoder could not be read, and between SAEs of different widths.
     """
     count = ranked.height
     vectors: dict[int, F64] = {}
-    notes = []
-    by_slug = {sae.slug: sae for sae in saes}
-    lines = ranked.with_row_index("line")
-    for (slug,), own in lines.group_by("slug", maintain_order=True):
-        sae = by_slug[str(slug)]
-        if not sae.source or not Path(sae.source).is_dir():
-            continue
+    lost: list[str] = []
+    for (slug,), own in ranked.with_row_index("line").group_by("slug", maintain_order=True):
         try:
-            directions = _directions(sae, own["feature_id"].to_numpy())
+            decoder = recording.source(str(slug)).load_decoder("cpu").W_dec
         except ConceptAtlasError as error:
-            notes.append(f"Families leave out the decoder of {slug}: {error}")
+            lost.append(f"{slug} ({str(error).rstrip('.')})")
             continue
+        directions = decoder[own["feature_id"].to_list()].numpy().astype(np.float64)
         vectors.update(zip(own["line"].to_list(), directions, strict=True))
     cosine = np.full((count, count), np.nan)
     for width in {len(v) for v in vectors.values()}:
         members = np.array([k for k, v in vectors.items() if len(v) == width])
         unit = np.array([vectors[k] / max(float(np.linalg.norm(vectors[k])), 1e-300) for k in members])
         cosine[np.ix_(members, members)] = unit @ unit.T
-    return cosine, notes
-
-
-def _directions(sae: RecordedSAE, features: npt.NDArray[np.integer]) -> F64:
-    from conceptatlas.saes import resolve_saes
-
-    decoder = resolve_saes([sae.source])[0].load_decoder("cpu").W_dec
-    return np.asarray(decoder[features.tolist()].numpy(), dtype=np.float64)
+    if not lost:
+        return cosine, []
+    others = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
+    return cosine, [
+        f"Families have no decoder cosine for {lost[0]}{others}; their members were found by correlation only."
+    ]
 
 
 def describe(ranked: pl.DataFrame, families: Families) -> list[dict[str, Any]]:

@@ -228,22 +228,8 @@ def spearman(data: SortedColumns, constant: npt.NDArray[np.bool_]) -> F64:
         return np.where(constant | (spread == 0), np.nan, np.clip(cov / spread, -1, 1))
 
 
-@dataclass(frozen=True)
-class Separation:
-    """How grade ``high`` stands above grade ``low``, float64 [F] each.
-
-    Attributes:
-        auroc: Probability that an item of ``high`` scores above one of ``low``, ties counting ½.
-        p_value: Two-sided Mann–Whitney p-value: normal approximation, corrected for ties and continuity (as
-            ``scipy.stats.mannwhitneyu(method="asymptotic")``); 1 where all values are equal.
-    """
-
-    auroc: F64
-    p_value: F64
-
-
-def separation(data: SortedColumns, *, low: int, high: int) -> Separation | None:
-    """Return AUROC and Mann–Whitney p-value of grade ``high`` against ``low``; None where a grade has no item."""
+def separation(data: SortedColumns, *, low: int, high: int) -> F64 | None:
+    """Return the AUROC of grade ``high`` against ``low`` (ties ½), float64 [F]; None where a grade has no item."""
     n_low, n_high = int(data.grade_counts[low]), int(data.grade_counts[high])
     if not n_low or not n_high:
         return None
@@ -253,16 +239,28 @@ def separation(data: SortedColumns, *, low: int, high: int) -> Separation | None
     is_high = pair.labels == high
     rank_sum = _added(pair.features[is_high], rank[is_high], pair.n_features)
     u = rank_sum + pair.zeros[:, high] * ties.zero_rank - n_high * (n_high + 1) / 2
-    n, n_zeros = n_low + n_high, pair.zeros.sum(axis=1)
-    length = ties.length.astype(np.float64)
-    tied = _added(ties.feature, length**3 - length, pair.n_features) + n_zeros**3 - n_zeros
-    sigma = np.sqrt(n_low * n_high / 12 * np.maximum((n + 1) - tied / (n * (n - 1)), 0))
-    from scipy.special import ndtr
+    return u / (n_low * n_high)
 
-    with np.errstate(divide="ignore", invalid="ignore"):
-        z = (np.abs(u - n_low * n_high / 2) - 0.5) / sigma
-    p_value = np.where(sigma > 0, np.minimum(2 * ndtr(-z), 1), 1.0)
-    return Separation(u / (n_low * n_high), p_value)
+
+def rank_deviations(columns: ItemColumns, n_items: int) -> F64:
+    """Return each stored entry's mid-rank among its feature's ``n_items`` values minus that of a zero, float64 [nnz].
+
+    A sum of ranks over some items is that of these deviations plus a number that depends on how many items alone.
+    """
+    feature = columns.feature_of_entry()
+    order = np.lexsort((columns.values, feature))
+    value, of = columns.values[order], feature[order]
+    begins = np.ones(len(order), dtype=bool)
+    begins[1:] = (value[1:] != value[:-1]) | (of[1:] != of[:-1])
+    start = np.flatnonzero(begins)
+    length = np.diff(np.append(start, len(order)))
+    n_zeros = n_items - columns.counts()
+    n_negative = np.bincount(feature[columns.values < 0], minlength=columns.n_features)
+    own = of[start]
+    rank = start + (length + 1) / 2 - columns.indptr[own] + np.where(value[start] > 0, n_zeros[own], 0)
+    out = np.empty(len(order))
+    out[order] = np.repeat(rank - (n_negative + (n_zeros + 1) / 2)[own], length)
+    return out
 
 
 def grade_percentile(data: SortedColumns, grade: int) -> F64:

@@ -16,6 +16,7 @@ import scipy.sparse as sp
 from conceptatlas.ranking.columns import ItemColumns
 from conceptatlas.ranking.design import Design
 from conceptatlas.ranking.kernels import F64
+from conceptatlas.statistics import Exchange
 
 # Sums run in float32; a permutation that gives the observed figure again must not miss it by a rounding.
 SLACK = 2e-6
@@ -26,15 +27,19 @@ F32 = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Permutations:
-    """Permuted labels of the discovery items.
+    """Exchanged labels of the discovery items.
 
     Attributes:
         labels: float32 [N, P], each column centred and of unit norm over discovery and 0 on hold-out items.
-        unit: What was permuted: ``items``, or whole ``groups``.
+        unit: What was exchanged: ``items``, ``groups``, ``pairs`` or ``groups and the items within them``.
+        n_units: How many units can change their labels.
+        least_p: The smallest p-value that the number of different arrangements allows.
     """
 
     labels: F32
     unit: str
+    n_units: int
+    least_p: float
 
     @property
     def count(self) -> int:
@@ -43,22 +48,17 @@ class Permutations:
 
 
 def permute(design: Design, count: int, rng: np.random.Generator) -> Permutations:
-    """Permute the discovery labels ``count`` times: over whole groups where labels are constant within them."""
+    """Exchange the discovery labels ``count`` times, as groups and pairs allow (see ``Exchange``)."""
     inside = np.flatnonzero(design.discovery)
-    labels = design.labels[inside]
-    _, first, group = np.unique(design.groups[inside], return_index=True, return_inverse=True)
-    whole = len(first) < len(inside) and bool((labels[first][group] == labels).all())
-    unit_labels, unit_of_item = (labels[first], group) if whole else (labels, np.arange(len(inside)))
-    shuffled = np.empty((len(unit_labels), count), dtype=np.float64)
-    for p in range(count):
-        shuffled[:, p] = rng.permutation(unit_labels)
-    permuted = shuffled[unit_of_item]
+    exchange = Exchange.of(design.labels[inside], design.groups[inside])
+    permuted = exchange.draw(count, rng).astype(np.float64)
     permuted -= permuted.mean(axis=0)
     norm = np.linalg.norm(permuted, axis=0)
     permuted /= np.where(norm > 0, norm, 1)
     out = np.zeros((design.n_items, count), dtype=np.float32)
     out[inside] = permuted
-    return Permutations(out, "groups" if whole else "items")
+    least = max(float(np.exp(-exchange.log_arrangements)), 1 / (1 + count))
+    return Permutations(out, exchange.unit, exchange.n_units, least)
 
 
 def extreme_correlations(columns: ItemColumns, permutations: Permutations, design: Design) -> tuple[F32, F32]:

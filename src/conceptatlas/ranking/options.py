@@ -12,6 +12,8 @@ from conceptatlas.ranking.columns import POOLS
 Direction = Literal["up", "down", "both"]
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 AUTO = "auto"
+# The column of the strata unless another is named; data without it have no strata.
+DEFAULT_STRATA = "kind"
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class RankOptions:
     max_fpr: float = 0.2
     """Greatest share of bottom-grade items above the threshold."""
     top_n: int = 50
-    """Most rows of the ranked table."""
+    """Features shown and exemplified. The table holds every feature that passes, and at least so many rows."""
     examples_per_label: int = 5
     """Strongest items shown for each grade."""
     holdout: float = 0.3
@@ -47,6 +49,16 @@ class RankOptions:
     """Random re-splits behind the stability figures; 0 leaves them empty."""
     without_sinks: bool = False
     """Leave attention sinks out where scores are pooled over rows (``max``, ``mean``)."""
+    without_dense: bool = False
+    """Leave dense features (active on more than half of the rows) out of the ranked table."""
+    holdout_by: str | None = None
+    """Hold out whole values of this column of the data (templates, sources, acts), and not single groups."""
+    strata: str | None = DEFAULT_STRATA
+    """Column of the data by whose values the hold-out AUROC is also given; skipped where the data lack ``kind``."""
+    judge_on: str | None = None
+    """Another recording of the same SAEs, on all items of which the chosen features and baselines are judged as well."""
+    efficiency: bool = False
+    """Compute the label-efficiency curve: the hold-out AUROC of each method with 10, 20, 40, … labelled items a grade."""
 
     def __post_init__(self) -> None:
         if self.pool not in (*POOLS, AUTO):

@@ -6,10 +6,11 @@ import numpy as np
 
 from conceptatlas.ranking.columns import ItemColumns
 from conceptatlas.ranking.design import Design
-from conceptatlas.ranking.folds import auroc, group_folds
 from conceptatlas.ranking.options import RankOptions
 from conceptatlas.ranking.scoring import score_columns
 from conceptatlas.ranking.search import in_order, passes
+from conceptatlas.statistics import auroc
+from conceptatlas.statistics.folds import group_folds
 
 
 def cross_validated(columns: ItemColumns, design: Design, options: RankOptions) -> float:

@@ -14,6 +14,8 @@ import polars as pl
 from conceptatlas.base.errors import InputError
 from conceptatlas.base.files import atomic_file, ensure_folder, read_json, write_json
 from conceptatlas.base.provenance import RUN_FILE, write_run
+from conceptatlas.ranking.sets import set_table
+from conceptatlas.ranking.summary import Sentence, summarise
 from conceptatlas.ranking.tables import RANKED_COLUMNS
 
 RANKED_FILE = "ranked_features.csv"
@@ -22,16 +24,16 @@ EXAMPLES_FILE = "feature_examples.json"
 BASELINES_FILE = "baselines.json"
 FAMILIES_FILE = "families.json"
 NULL_FILE = "null.json"
-NEAR_FILE = "near_misses.csv"
+COMPARISONS_FILE = "comparisons.json"
+STRATA_FILE = "strata.json"
+SETS_FILE = "sets.json"
+SET_TABLE = "feature_set.csv"
+EFFICIENCY_FILE = "efficiency.json"
 
 SHOWN = (
     "rank", "layer", "average_l0", "feature_id", "interpretability_score", "pearson_corr", "auroc", "auroc_holdout",
     "auroc_holdout_low", "auroc_holdout_high", "tpr_holdout", "fpr_holdout", "p_max", "q_value", "sae_id",
 )  # fmt: skip
-
-# The baselines that a best feature is compared with in words, and what counts as level.
-RIVALS = ("difference_of_means", "bag_of_words")
-LEVEL = 0.005
 
 
 @dataclass
@@ -45,7 +47,10 @@ class Ranking:
         examples: Key of the feature → its entry of ``feature_examples.json``.
         families: Groups of ranked features that say the same thing, best first; empty where not asked for.
         null: The null: ``pearson_95`` (95th percentile of the best correlation under permutation), ``by_sae``, …
-        near_misses: Where nothing passed the filters, the five nearest features, with ``lacks``.
+        comparisons: The best feature against each baseline, paired on the hold-out; see ``comparisons.json``.
+        sets: The few features that together carry the concept; see ``sets.json``. Empty without baselines.
+        efficiency: The hold-out AUROC of each method with few labels; empty where it was not asked for.
+        strata: The hold-out AUROC by the values of a column; see ``strata.json``. Empty where there is no such column.
         facts: What ``run.json`` says besides times and versions.
         path: The folder, where it was written or read.
     """
@@ -56,7 +61,10 @@ class Ranking:
     examples: dict[str, dict[str, Any]] = field(default_factory=dict)
     families: list[dict[str, Any]] = field(default_factory=list)
     null: dict[str, Any] = field(default_factory=dict)
-    near_misses: pl.DataFrame = field(default_factory=pl.DataFrame)
+    comparisons: list[dict[str, Any]] = field(default_factory=list)
+    sets: dict[str, Any] = field(default_factory=dict)
+    efficiency: list[dict[str, Any]] = field(default_factory=list)
+    strata: dict[str, Any] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     path: Path | None = None
 
@@ -82,7 +90,9 @@ class Ranking:
             table = pl.read_parquet(folder / ALL_FILE) if read_all else pl.DataFrame()
         except (OSError, pl.exceptions.PolarsError) as error:
             raise InputError(f"The ranking in {folder} is damaged ({error}); rank again.") from error
-        near = folder / NEAR_FILE
+        facts = read_json(folder / RUN_FILE)
+        if "counts" not in facts:
+            raise InputError(f"The ranking in {folder} was made by an earlier conceptatlas; rank again.")
         return cls(
             features=features,
             all=table,
@@ -90,8 +100,11 @@ class Ranking:
             examples=read_json(folder / EXAMPLES_FILE),
             families=read_json(folder / FAMILIES_FILE),
             null=read_json(folder / NULL_FILE),
-            near_misses=pl.read_csv(near) if near.exists() else pl.DataFrame(),
-            facts=read_json(folder / RUN_FILE),
+            comparisons=read_json(folder / COMPARISONS_FILE)["comparisons"],
+            sets=read_json(folder / SETS_FILE),
+            efficiency=read_json(folder / EFFICIENCY_FILE)["efficiency"],
+            strata=read_json(folder / STRATA_FILE),
+            facts=facts,
             path=folder,
         )
 
@@ -109,9 +122,11 @@ class Ranking:
         write_json(folder / BASELINES_FILE, {"baselines": self.baselines})
         write_json(folder / FAMILIES_FILE, self.families)
         write_json(folder / NULL_FILE, self.null)
-        (folder / NEAR_FILE).unlink(missing_ok=True)
-        if self.near_misses.height:
-            _write_csv(self.near_misses, folder / NEAR_FILE)
+        write_json(folder / COMPARISONS_FILE, {"comparisons": self.comparisons})
+        write_json(folder / SETS_FILE, self.sets)
+        _write_csv(set_table(self.sets), folder / SET_TABLE)
+        write_json(folder / EFFICIENCY_FILE, {"efficiency": self.efficiency})
+        write_json(folder / STRATA_FILE, self.strata)
         facts = dict(self.facts)
         write_run(folder, command="rank", options=facts.pop("options", {}), **facts)
         self.path = folder
@@ -123,41 +138,41 @@ class Ranking:
             table = table.filter(pl.col("family").is_null() | pl.col("family").is_first_distinct())
         return table.head(count)
 
-    def against_baselines(self) -> list[str]:
-        """Say plainly whether the best feature beats or falls short of difference of means and bag of words.
+    @property
+    def shown(self) -> pl.DataFrame:
+        """The first ``top_n`` rows of the ranked table: those that views show and that have examples."""
+        return self.features.head(int(self.facts.get("options", {}).get("top_n", 50)))
 
-        Both are judged by held-out AUROC; of several sites, the one that was best on discovery stands for the baseline.
-        """
-        if not self.features.height:
-            return []
-        best = self.features.row(0, named=True)
-        own = best["auroc_holdout"]
-        out = []
-        for entry in best_baselines(self.baselines):
-            theirs = entry["auroc_holdout"]
-            if entry["baseline"] not in RIVALS or own is None or theirs is None:
-                continue
-            own_up = 1 - own if best["direction"] == "down" else own
-            gap = own_up - theirs
-            verb = "is level with" if abs(gap) < LEVEL else "beats" if gap > 0 else "falls short of"
-            where = f" at {entry['site']}" if entry["site"] else ""
-            out.append(
-                f"The best feature {verb} {entry['name']}{where}: held-out AUROC {own_up:.3f} against {theirs:.3f}."
-            )
-        return out
+    def summary(self) -> list[Sentence]:
+        """Return what the ranking says, in sentences, the most important first."""
+        return summarise(self)
 
     def head_line(self) -> str:
-        """Return the ranking in one sentence."""
+        """Return what was searched, on which items, in one sentence: searched, fired, tested, passed."""
         facts = self.facts
-        chosen = " (chosen by cross-validation)" if facts.get("pool_chosen") else ""
-        pool = str(facts.get("pool", "?"))
-        pool += " without attention sinks" if facts.get("options", {}).get("without_sinks") else ""
-        searched = f"{self.all.height:,} features that fired, of {facts.get('n_saes', '?')} SAEs"
+        counts = ", ".join(f"{count:,} {words}" for count, words in self.counted())
         return (
-            f"{facts.get('concept', 'concept')}: {facts.get('n_kept', self.features.height):,} of {searched}, pass the "
-            f"filters; pooled by {pool}{chosen}; {facts.get('n_discovery', '?')} items for discovery, "
-            f"{facts.get('n_holdout', '?')} held out."
+            f"{facts['concept']}: {facts['n_saes']} SAEs, {counts}; {facts['n_discovery']} items for discovery, "
+            f"{facts['n_holdout']} held out."
         )
+
+    def counted(self) -> list[tuple[int, str]]:
+        """Return the features searched, firing, tested, beyond chance and passing: (count, words), the same everywhere."""
+        facts, counts = self.facts, self.facts["counts"]
+        chosen = ", chosen by cross-validation" if facts.get("pool_chosen") else ""
+        pool = str(facts["pool"])
+        pool += " without attention sinks" if facts["options"].get("without_sinks") else ""
+        words = {
+            "searched": "features searched",
+            "fired": "fire somewhere",
+            "fired_where_scored": f"fire in the rows scored ({pool}{chosen})",
+            "tested": "tested (active on enough items)",
+            "beyond_chance": "exceed chance",
+            "passed": "pass the classic filters",
+        }
+        if not self.null.get("permutations"):
+            del words["beyond_chance"]
+        return [(int(counts[name]), said) for name, said in words.items()]
 
     def explore(self, *, port: int = 0) -> Any:
         """Open the explorer on this (saved) ranking, served from this process; returns it, with ``url`` and ``stop``."""
@@ -174,9 +189,8 @@ class Ranking:
     def _repr_html_(self) -> str:
         """Return the notebook display: baselines pinned on top of the best features."""
         table = self.top(10).select(SHOWN)
-        parts = [f"<p><b>{html.escape(self.head_line())}</b></p>"]
-        if self.null.get("pearson_95") is not None:
-            parts.append(f"<p>Best correlation by chance (95th percentile): {self.null['pearson_95']:.3f}</p>")
+        parts = [f"<p>{html.escape(sentence.text)}</p>" for sentence in self.summary()]
+        parts.append(f"<p>{html.escape(self.head_line())}</p>")
         if self.baselines:
             best = best_baselines(self.baselines)
             parts.append(html_table(pl.DataFrame(best, infer_schema_length=None)))

@@ -15,34 +15,39 @@ import numpy.typing as npt
 import polars as pl
 
 from conceptatlas.base.files import ensure_folder
-from conceptatlas.ranking.baselines import Contest
+from conceptatlas.concepts import data_column
+from conceptatlas.ranking.baselines import Baseline, Contest
 from conceptatlas.ranking.columns import POOLS, ItemColumns
+from conceptatlas.ranking.comparisons import compare
 from conceptatlas.ranking.design import Design
+from conceptatlas.ranking.efficiency import label_efficiency
+from conceptatlas.ranking.every_baseline import Baselines, all_baselines
 from conceptatlas.ranking.examples import feature_examples
 from conceptatlas.ranking.families import decoder_cosines, describe, group, within_grade_correlation
-from conceptatlas.ranking.null import permute
-from conceptatlas.ranking.options import AUTO, RankOptions
+from conceptatlas.ranking.joined import check_same
+from conceptatlas.ranking.judged import Judge, with_judged
+from conceptatlas.ranking.null import benjamini_hochberg, permute
+from conceptatlas.ranking.options import AUTO, DEFAULT_STRATA, RankOptions
 from conceptatlas.ranking.pooling import cross_validated
 from conceptatlas.ranking.result import Ranking
 from conceptatlas.ranking.scoring import score_columns
-from conceptatlas.ranking.search import Found, Source, gather, in_order, search
+from conceptatlas.ranking.search import DENSE, Found, Source, gather, search, table_order
+from conceptatlas.ranking.sets import feature_sets
 from conceptatlas.ranking.sinks import sink_notes
-from conceptatlas.ranking.sparse_probes import all_baselines
 from conceptatlas.ranking.stability import RIVALS, rivals, stability
+from conceptatlas.ranking.strata import strata
+from conceptatlas.ranking.summary import SIGNIFICANT
 from conceptatlas.ranking.tables import (
     Chance,
     all_features,
-    holdout_intervals,
-    lacks,
-    q_values,
+    holdout_figures,
     ranked_features,
-    shortfall,
 )
-from conceptatlas.recording import Recording
+from conceptatlas.ranking.text_baselines import bag_of_words_scores
+from conceptatlas.recording import RecordedSAE, Recording
 
-NEAR_MISSES = 5
-# Kept features beyond the table that are still looked at: a family may reach further down than the table.
-CANDIDATES = 500
+# Families are looked for among so many of the best; a table of thousands would cost a square of that.
+IN_FAMILIES = 500
 
 
 def rank(
@@ -63,6 +68,11 @@ def rank(
     baselines: bool = True,
     resplits: int = 20,
     without_sinks: bool = False,
+    without_dense: bool = False,
+    holdout_by: str | None = None,
+    strata: str | None = "kind",
+    judge_on: Recording | str | os.PathLike[str] | None = None,
+    efficiency: bool = False,
 ) -> Ranking:
     """Rank every feature of a recording against its concept.
 
@@ -77,7 +87,7 @@ def rank(
         min_pearson: Least correlation.
         min_tpr: Least share of top-grade items above the threshold.
         max_fpr: Greatest share of bottom-grade items above it.
-        top_n: Most rows of the ranked table.
+        top_n: Features shown and exemplified; the table holds every feature that passes, and at least so many rows.
         examples_per_label: Strongest items shown for each grade.
         holdout: Share of groups held out, 0 to below 1.
         permutations: Permutations behind ``p_max``.
@@ -86,22 +96,30 @@ def rank(
         baselines: Compute the baselines.
         resplits: Re-splits behind the stability figures.
         without_sinks: Leave attention sinks out where scores are pooled over rows (``max``, ``mean``).
+        without_dense: Leave features that are active on more than half of the rows out of the table.
+        holdout_by: Hold out whole values of this column of the data.
+        strata: Column of the data by whose values the hold-out AUROC is also given.
+        judge_on: Another recording of the same SAEs, or its folder: what was chosen on ``rec`` is judged on all its items.
+        efficiency: Compute the label-efficiency curve too: what is reached with few labels.
 
     Returns:
-        The ranking; empty, with its near misses, where nothing passes the filters.
+        The ranking. Where few or no features pass the filters, the best others stand in its table too, and its column
+        ``fails`` says what each lacks.
 
     Raises:
-        InputError: A bad option, fewer than two grades, or a pooling that needs rows (or flags of attention sinks) that
-            were not kept.
+        InputError: A bad option, fewer than two grades, a column that the data lack, a pooling that needs rows (or flags
+            of attention sinks) that were not kept, or a recording to judge on that has other SAEs.
     """
+    other = judge_on if judge_on is None or isinstance(judge_on, Recording) else Recording.open(judge_on)
     options = RankOptions(
         pool, direction, min_pearson, min_tpr, max_fpr, top_n, examples_per_label, holdout, permutations, seed,
-        families, baselines, resplits, without_sinks,
+        families, baselines, resplits, without_sinks, without_dense, holdout_by, strata,
+        None if other is None else str(other.path), efficiency,
     )  # fmt: skip
     recording = rec if isinstance(rec, Recording) else Recording.open(rec)
     if out is not None:
         ensure_folder(Path(out))  # before the work, not after it
-    ranking = _Run(recording, options).ranking()
+    ranking = _Run(recording, options, other).ranking()
     if out is not None:
         ranking.save(Path(out))
     return ranking
@@ -110,11 +128,18 @@ def rank(
 class _Run:
     """One ranking in the making: what its steps share."""
 
-    def __init__(self, recording: Recording, options: RankOptions) -> None:
+    def __init__(self, recording: Recording, options: RankOptions, other: Recording | None = None) -> None:
         self.recording = recording
+        self.other = other
+        if other is not None:
+            check_same(recording, other)  # before the work, not after it
+        self.stratum_values = strata_column(recording.items, options.strata)
         self.options = options
-        self.design = Design.of_items(recording.items, share=options.holdout)
-        self.warnings = self.design.warnings()
+        self.design = Design.of_items(recording.items, share=options.holdout, by=options.holdout_by)
+        self.contest = Contest(self.design, options.seed)
+        self.texts = [text or "" for text in recording.items["text"].to_list()]
+        self.design = self.design.with_confound(bag_of_words_scores(self.contest, self.texts))
+        self.warnings = [*recording.manifest.warnings, *self.design.warnings()]
         self.seconds: dict[str, float] = {}
 
     def ranking(self) -> Ranking:
@@ -122,40 +147,90 @@ class _Run:
         with self._timed("search"):
             source, found, chance = self._search()
         with self._timed("tables"):
-            self.q_value = q_values(found.p_value, found.table["n_active"])
-            lines = np.flatnonzero(found.kept)
-            lines = lines[in_order(found.table["interpretability_score"][lines], found.table["pearson_corr"][lines])]
-            lines = lines[: max(CANDIDATES, self.options.top_n)]
-            ranked, columns, lines = self._table(source, found, lines, chance)
-            near = pl.DataFrame() if len(lines) else self._near_misses(source, found, chance)
+            self.q_value = benjamini_hochberg(found.p_value)
+            ranked, columns, lines = self._table(source, found, self._lines(found), chance)
             everything = all_features(found, self.recording.saes, chance, self.q_value)
         families: list[dict[str, Any]] = []
         if self.options.families and ranked.height:
             with self._timed("families"):
                 ranked, families = self._families(ranked, columns)
-        n_shown = min(self.options.top_n, ranked.height)
-        ranked, columns = ranked.head(n_shown), columns.select(np.arange(n_shown))
-        if self.options.resplits and n_shown:
+        if self.options.resplits and ranked.height:
             with self._timed("stability"):
                 ranked = self._stability(ranked, source, found, lines)
+        n_shown = min(self.options.top_n, ranked.height)
         examples = feature_examples(
-            ranked,
-            columns,
-            texts=self.recording.items["text"].to_list(),
+            ranked.head(n_shown),
+            columns.select(np.arange(n_shown)),
+            texts=self.texts,
             design=self.design,
             saes=self.recording.saes,
             per_label=self.options.examples_per_label,
         )
+        baselines = self._baselines(source)
+        entries = [entry.as_dict() for entry in baselines.entries]
+        judged: dict[str, Any] = {}
+        if self.other is not None:
+            with self._timed("judge"):
+                ranked, entries, judged = self._judge(self.other, source, ranked, entries)
         return Ranking(
             features=ranked,
             all=everything,
-            baselines=self._baselines(source),
+            baselines=entries,
             examples=examples,
             families=families,
             null=self._null_facts(chance),
-            near_misses=near,
-            facts=self._facts(source, int(found.kept.sum())),
+            comparisons=self._comparisons(ranked, columns, baselines),
+            sets=self._sets(source, baselines),
+            efficiency=self._efficiency(source, baselines),
+            strata=self._strata(ranked.head(n_shown), columns, baselines.entries),
+            facts=self._facts(source, found, everything) | judged,
         )
+
+    def _judge(
+        self, other: Recording, source: Source, ranked: pl.DataFrame, entries: list[dict[str, Any]]
+    ) -> tuple[pl.DataFrame, list[dict[str, Any]], dict[str, Any]]:
+        """Return the ranked table, the baselines and the facts with what another data set says of them."""
+        judge = Judge(source, self.design, other, self.options)
+        number = {sae.slug: n for n, sae in enumerate(self.recording.saes)}
+        found = judge.figures([number[slug] for slug in ranked["slug"]], ranked["feature_id"].to_list())
+        ranked = ranked.with_columns(_filled(name, values, ranked.height) for name, values in found.items())
+        if entries:
+            judged, notes = judge.baselines()
+            entries = with_judged(entries, judged)
+            self.warnings += [f"On the data set judged on: {note}" for note in notes if note not in self.warnings]
+        self.warnings += judge.warnings()
+        return ranked, entries, {"judged": judge.facts()}
+
+    def _strata(self, shown: pl.DataFrame, columns: ItemColumns, baselines: list[Baseline]) -> dict[str, Any]:
+        """Return ``strata.json``: the shown features, and every baseline, by the values of the column."""
+        if self.options.strata is None or self.stratum_values is None:
+            return {}
+        with self._timed("strata"):
+            scores = columns.select(np.arange(shown.height)).dense(self.design.n_items).astype(np.float64)
+            scored: list[tuple[dict[str, Any], npt.NDArray[np.float64]]] = [
+                (
+                    {
+                        "slug": row["slug"],
+                        "feature_id": row["feature_id"],
+                        "site": site_of(self.recording, row["slug"]),
+                    },
+                    -scores[:, k] if row["direction"] == "down" else scores[:, k],
+                )
+                for k, row in enumerate(shown.iter_rows(named=True))
+            ]
+            scored += [
+                ({"baseline": b.baseline, "name": b.name, "site": b.site, "k": b.k}, b.scores)
+                for b in baselines
+                if b.scores is not None
+            ]
+            return strata(self.options.strata, self.stratum_values, self.design, scored)
+
+    def _lines(self, found: Found) -> npt.NDArray[np.int64]:
+        """Return the lines of the ranked table: those that pass, then the best others up to ``top_n``; best first."""
+        score = found.table["interpretability_score"]
+        if self.options.without_dense:
+            score = np.where(found.density > DENSE, np.nan, score)
+        return table_order(found.kept, score, found.table["pearson_corr"], self.options.top_n)
 
     @contextmanager
     def _timed(self, part: str) -> Iterator[None]:
@@ -168,7 +243,7 @@ class _Run:
         options = self.options
         rng = np.random.default_rng(options.seed)
         permutations = permute(self.design, options.permutations, rng) if options.permutations else None
-        self.permuted = permutations.unit if permutations else None
+        self.permutations = permutations
         self.pools = [options.pool]
         if options.pool == AUTO:
             self.pools = list(POOLS) if self.recording.keeps_all_rows else ["final"]
@@ -198,7 +273,8 @@ class _Run:
         """Return the table of some features, figures again in float64, best first, their scores, and their lines."""
         columns = gather(source, found, lines)
         figures = score_columns(columns, self.design, direction=self.options.direction)
-        order = in_order(figures["interpretability_score"], figures["pearson_corr"])
+        score, pearson = figures["interpretability_score"], figures["pearson_corr"]
+        order = table_order(found.kept[lines], score, pearson, len(lines))
         lines, columns = lines[order], columns.select(order)
         table = ranked_features(
             {name: value[order] for name, value in figures.items()},
@@ -207,52 +283,70 @@ class _Run:
             q_value=self.q_value[lines],
             saes=self.recording.saes,
             chance=chance,
-            intervals=holdout_intervals(columns, self.design),
+            density=found.density[lines],
+            held_out=holdout_figures(columns, self.design),
+            options=self.options,
         )
         return table, columns, lines
 
     def _families(self, ranked: pl.DataFrame, columns: ItemColumns) -> tuple[pl.DataFrame, list[dict[str, Any]]]:
-        inside = self.design.discovery
-        alike = within_grade_correlation(columns.dense(self.design.n_items)[inside], self.design.labels[inside])
-        cosine, notes = decoder_cosines(ranked, self.recording.saes)
+        inside, best = self.design.discovery, ranked.head(IN_FAMILIES)
+        scores = columns.select(np.arange(best.height)).dense(self.design.n_items)[inside]
+        alike = within_grade_correlation(scores, self.design.labels[inside])
+        cosine, notes = decoder_cosines(best, self.recording)
         self.warnings += notes
         families = group(alike, cosine)
-        return ranked.with_columns(pl.Series("family", families.family)), describe(ranked, families)
+        return ranked.with_columns(_filled("family", families.family, ranked.height)), describe(best, families)
 
     def _stability(
         self, ranked: pl.DataFrame, source: Source, found: Found, lines: npt.NDArray[np.int64]
     ) -> pl.DataFrame:
-        columns = gather(source, found, rivals(found, lines, RIVALS))
+        n_shown = min(self.options.top_n, ranked.height)
+        columns = gather(source, found, rivals(found, lines[:n_shown], RIVALS))
         rng = np.random.default_rng([self.options.seed, 4])
-        figures = stability(columns, ranked.height, self.design, self.options, rng)
+        figures = stability(columns, n_shown, self.design, self.options, rng)
         return ranked.with_columns(
-            pl.Series("comes_back", figures.comes_back),
-            pl.Series("rank_low", figures.rank_low).fill_nan(None),
-            pl.Series("rank_high", figures.rank_high).fill_nan(None),
+            _filled(name, getattr(figures, name), ranked.height) for name in ("comes_back", "rank_low", "rank_high")
         )
 
-    def _near_misses(self, source: Source, found: Found, chance: Chance) -> pl.DataFrame:
-        short = shortfall(found, self.options)
-        order = np.lexsort((-np.nan_to_num(found.table["interpretability_score"], nan=-np.inf), short))[:NEAR_MISSES]
-        order = order[np.isfinite(short[order])]
-        table, _, _ = self._table(source, found, order, chance)
-        lacking = ["; ".join(lacks(line, self.options)) for line in table.iter_rows(named=True)]
-        return table.with_columns(pl.Series("lacks", lacking, dtype=pl.String))
-
-    def _baselines(self, source: Source) -> list[dict[str, Any]]:
+    def _baselines(self, source: Source) -> Baselines:
         if not self.options.baselines:
-            return []
+            return Baselines([], [], [])
         with self._timed("baselines"):
-            found, notes = all_baselines(source, Contest(self.design, self.options.seed), self.options)
-        self.warnings += notes
-        return [entry.as_dict() for entry in found]
+            found = all_baselines(source, self.contest, self.options)
+        self.warnings += found.notes
+        return found
+
+    def _comparisons(self, ranked: pl.DataFrame, columns: ItemColumns, baselines: Baselines) -> list[dict[str, Any]]:
+        """Return the best feature against each kind of baseline, paired on the hold-out."""
+        if not ranked.height:
+            return []
+        scores = columns.select(np.zeros(1, np.int64)).dense(self.design.n_items)[:, 0].astype(np.float64)
+        best = -scores if ranked["direction"][0] == "down" else scores
+        return [entry.as_dict() for entry in compare(best, baselines.entries, self.contest)]
+
+    def _sets(self, source: Source, baselines: Baselines) -> dict[str, Any]:
+        if not baselines.strongest:
+            return {}
+        with self._timed("sets"):
+            found = feature_sets(source, self.contest, baselines.strongest, baselines.entries)
+        found.pop("scores", None)
+        return found
+
+    def _efficiency(self, source: Source, baselines: Baselines) -> list[dict[str, Any]]:
+        if not self.options.efficiency:
+            return []
+        with self._timed("efficiency"):
+            return label_efficiency(source, self.contest, self.texts, baselines.entries)
 
     def _null_facts(self, chance: Chance) -> dict[str, Any]:
         return {
             "permutations": chance.count,
-            "permuted": self.permuted,
+            "permuted": None if self.permutations is None else self.permutations.unit,
+            "n_units": None if self.permutations is None else self.permutations.n_units,
             "direction": self.options.direction,
             "pools": self.pools,
+            "least_p": None if self.permutations is None else self.permutations.least_p,
             "pearson_95": chance.line(chance.best) if chance.count else None,
             "by_sae": {
                 sae.slug: chance.line(best) for sae, best in zip(self.recording.saes, chance.by_sae, strict=True)
@@ -262,7 +356,7 @@ class _Run:
             "best": [float(v) for v in np.sort(chance.best) if np.isfinite(v)],
         }
 
-    def _facts(self, source: Source, n_kept: int) -> dict[str, Any]:
+    def _facts(self, source: Source, found: Found, everything: pl.DataFrame) -> dict[str, Any]:
         manifest, design = self.recording.manifest, self.design
         digest = hashlib.sha256(self.recording.items["split_hash"].to_numpy().tobytes() + design.holdout.tobytes())
         return {
@@ -283,7 +377,42 @@ class _Run:
             "grouped": design.has_groups,
             "split_hash": digest.hexdigest(),
             "grades": [design.low, design.high],
-            "n_kept": n_kept,
+            "holdout_items": self.design.holdout_items(),
+            "holdout_groups": self.design.holdout_groups(),
+            "counts": {
+                "searched": sum(self._asked(sae) for sae in self.recording.saes),
+                "fired": len(found.feature),
+                "fired_where_scored": found.n_scored,
+                "tested": int((~np.isnan(self.q_value)).sum()),
+                "beyond_chance": int((everything["p_max"] <= SIGNIFICANT).sum()),
+                "passed": int(found.kept.sum()),
+            },
             "warnings": self.warnings,
             "seconds": self.seconds,
         }
+
+    def _asked(self, sae: RecordedSAE) -> int:
+        asked = self.recording.manifest.options.features
+        return sae.d_sae if asked is None else len(asked)
+
+
+def strata_column(items: pl.DataFrame, name: str | None) -> list[str | None] | None:
+    """Return the column of the strata; None where none is asked for, or the data lack the column asked for by default.
+
+    Raises:
+        InputError: The data lack a column that was named.
+    """
+    if name is None or (name == DEFAULT_STRATA and name not in items.columns):
+        return None
+    return data_column(items, name, option="--strata")
+
+
+def site_of(recording: Recording, slug: str) -> str:
+    """Return the site of an SAE of the recording."""
+    return recording.sae(slug).site
+
+
+def _filled(name: str, values: npt.NDArray[Any], height: int) -> pl.Series:
+    """Return ``values`` [≤ height] as a column of ``height`` rows; NaN and the rows beyond are null."""
+    known = pl.Series(name, values).fill_nan(None) if values.dtype.kind == "f" else pl.Series(name, values)
+    return known.extend_constant(None, height - len(values))

@@ -38,7 +38,6 @@ FIGURES = (
     "threshold",
     "falling",
     "partial_corr",
-    "p_value",
 )
 
 
@@ -88,14 +87,13 @@ def score_columns(columns: ItemColumns, design: Design, *, direction: str = "up"
         **{f"mean_label_{grade}": means[:, grade] for grade in range(kernels.N_GRADES)},
         "monotonic": monotonic.astype(np.float64),
         "n_active": discovery.stored.sum(axis=1),
-        "auroc": contrast.auroc,
+        "auroc": contrast,
         **_held_out(held, design),
         "tpr_holdout": tpr_holdout,
         "fpr_holdout": fpr_holdout,
         "threshold": threshold,
         "falling": falling.astype(np.float64),
         "partial_corr": partial_correlation(columns, design, found.variance_sum),
-        "p_value": np.where(found.constant, np.nan, contrast.p_value),
     }
 
 
@@ -123,7 +121,7 @@ def _held_out(held: SortedColumns, design: Design) -> Figures:
     empty = np.full(held.n_features, np.nan)
     return {
         "pearson_holdout": kernels.moments(held).pearson if held.n_items else empty,
-        "auroc_holdout": empty if contrast is None else contrast.auroc,
+        "auroc_holdout": empty if contrast is None else contrast,
     }
 
 
@@ -164,5 +162,11 @@ def _orthonormal(confounds: F64) -> F64:
 
 
 def is_confounded(pearson: F64, partial: F64) -> npt.NDArray[np.bool_]:
-    """Return where the effect falls by more than half once the confounds are held fixed, bool [F]."""
-    return np.asarray(partial * np.sign(pearson) < CONFOUNDED_BELOW * np.abs(pearson))
+    """Return where the effect falls by more than half once the confounds are held fixed, bool [F].
+
+    Where nothing is left of the feature (or of the grade) beside the confounds, the partial correlation is NaN: it is all
+    confound. A feature without a correlation is not confounded.
+    """
+    with np.errstate(invalid="ignore"):
+        holds = partial * np.sign(pearson) >= CONFOUNDED_BELOW * np.abs(pearson)
+    return np.asarray(~holds & ~np.isnan(pearson))

@@ -15,15 +15,19 @@ from conceptatlas.base.errors import InputError
 from conceptatlas.base.progress import progress_bar
 from conceptatlas.ranking.columns import ItemColumns, RowMap, column_chunks, pool_columns
 from conceptatlas.ranking.design import Design
+from conceptatlas.ranking.hidden import Pooled, pooled_states
 from conceptatlas.ranking.kernels import F64
 from conceptatlas.ranking.null import F32, Permutations, extreme_correlations
 from conceptatlas.ranking.options import RankOptions
 from conceptatlas.ranking.scoring import FIGURES, score_columns
+from conceptatlas.ranking.significance import N_BINS, RankTest, n_strata, pooled_p, rank_statistics
 from conceptatlas.ranking.sinks import rows_to_leave_out
 from conceptatlas.recording import Recording, SparseColumns
 
 # Entries per chunk: its arrays stay in the cache, and memory does not grow with the recording.
 CHUNK_ENTRIES = 1 << 18
+# A feature that fires on more than this share of the rows is called dense: it seldom means one thing.
+DENSE = 0.5
 
 Table = dict[str, npt.NDArray[np.float32]]
 
@@ -79,6 +83,19 @@ class Source:
         rows, values = np.asarray(stored.rows[part]), np.asarray(stored.values[part])
         return pool_columns(indptr - indptr[0], rows, values, self._rows, how=self.pool)
 
+    def firing_rows(self, chunk: Chunk) -> npt.NDArray[np.int64]:
+        """Return on how many recorded rows each feature of a chunk fires, pooled over or not, int64 [F]."""
+        return np.diff(self._columns(chunk.sae).indptr[chunk.start : chunk.stop + 1])
+
+    @property
+    def n_recorded_rows(self) -> int:
+        """The rows whose features were kept: all, or the items' final ones."""
+        return self.recording.n_rows if self.recording.keeps_all_rows else self.recording.n_items
+
+    def pooled_states(self, site: str) -> Pooled | str:
+        """Return the hidden states of a site pooled as the features are, or why they cannot be."""
+        return pooled_states(self, site)
+
     def gather(self, saes: npt.NDArray[np.integer], features: npt.NDArray[np.integer]) -> ItemColumns:
         """Return the scores of chosen features: (number of the SAE, index) pairs, in the order given."""
         parts = [
@@ -111,14 +128,16 @@ def stack(parts: Sequence[ItemColumns]) -> ItemColumns:
 
 @dataclass(frozen=True)
 class Found:
-    """What a search leaves: one line per feature that ever fired, in the order of SAE and index.
+    """What a search leaves: one line per feature that fired on any recorded row, in the order of SAE and index.
 
     Attributes:
         sae: Number of the SAE, int32 [K].
         feature: Index in its SAE, int32 [K].
-        table: Every figure of ``FIGURES`` but the p-value, float32 [K].
-        p_value: float64 [K].
+        table: Every figure of ``FIGURES``, float32 [K].
+        p_value: Of highest grade against lowest by permutation, float64 [K]; NaN where it was not tested.
         kept: Which pass the filters, bool [K] (decided in float64).
+        density: Share of the recorded rows on which the feature fires, float32 [K].
+        n_scored: Features that fire on some row that was pooled over (the others score zero on every item).
         highest: Greatest null correlation of each SAE, float32 [S, P].
         lowest: Least null correlation of each SAE, float32 [S, P].
     """
@@ -128,6 +147,8 @@ class Found:
     table: Table
     p_value: F64
     kept: npt.NDArray[np.bool_]
+    density: F32
+    n_scored: int
     highest: F32
     lowest: F32
 
@@ -149,42 +170,63 @@ class _Scored:
     chunk: Chunk
     feature: npt.NDArray[np.int32]
     table: Table
-    p_value: F64
+    statistic: F64
+    stratum: npt.NDArray[np.int64]
     kept: npt.NDArray[np.bool_]
+    density: F32
+    n_scored: int
     highest: F32
     lowest: F32
 
 
 def _score_chunk(
-    source: Source, chunk: Chunk, design: Design, options: RankOptions, permutations: Permutations | None
-) -> _Scored:
+    source: Source,
+    chunk: Chunk,
+    design: Design,
+    options: RankOptions,
+    permutations: Permutations | None,
+    test: RankTest,
+) -> tuple[_Scored, npt.NDArray[np.int64]]:
     columns = source.load(chunk)
-    fired = np.flatnonzero(columns.counts())
+    rows = source.firing_rows(chunk)
+    fired = np.flatnonzero(rows)
     if len(fired) < columns.n_features:
         columns = columns.select(fired)
     figures = score_columns(columns, design, direction=options.direction)
     empty = np.zeros(0, np.float32)
     highest, lowest = (empty, empty) if permutations is None else extreme_correlations(columns, permutations, design)
-    table = {name: figures[name].astype(np.float32) for name in FIGURES if name != "p_value"}
+    statistic, stratum, pool = rank_statistics(columns, figures["n_active"].astype(np.int64), test)
+    table = {name: figures[name].astype(np.float32) for name in FIGURES}
     feature = (fired + chunk.start).astype(np.int32)
-    return _Scored(chunk, feature, table, figures["p_value"], passes(figures, options), highest, lowest)
+    density = (rows[fired] / source.n_recorded_rows).astype(np.float32)
+    kept = passes(figures, options)
+    if options.without_dense:
+        kept &= density <= DENSE
+    n_scored = int(np.count_nonzero(columns.counts()))
+    return _Scored(chunk, feature, table, statistic, stratum, kept, density, n_scored, highest, lowest), pool
 
 
 def search(source: Source, design: Design, options: RankOptions, permutations: Permutations | None = None) -> Found:
     """Score every feature of the recording, and with ``permutations`` the best under chance, chunk by chunk."""
     chunks = source.chunks()
+    n_features = sum(chunk.stop - chunk.start for chunk in chunks)
+    test = RankTest.of(design, n_features, np.random.default_rng([options.seed, 5]))
+    pool = np.zeros((n_strata(len(test.items)), N_BINS), dtype=np.int64)
     with (
         progress_bar("Scoring features", len(chunks)) as bar,
-        ThreadPoolExecutor(min(worker_count(), max(1, len(chunks)))) as pool,
+        ThreadPoolExecutor(min(worker_count(), max(1, len(chunks)))) as threads,
     ):
         parts = []
-        for part in pool.map(lambda chunk: _score_chunk(source, chunk, design, options, permutations), chunks):
+        for part, counts in threads.map(
+            lambda chunk: _score_chunk(source, chunk, design, options, permutations, test), chunks
+        ):
             parts.append(part)
+            pool += counts
             bar.advance()
-    return _collect(parts, len(source.recording.saes), 0 if permutations is None else permutations.count)
+    return _collect(parts, pool, len(source.recording.saes), 0 if permutations is None else permutations.count)
 
 
-def _collect(parts: list[_Scored], n_saes: int, n_permutations: int) -> Found:
+def _collect(parts: list[_Scored], pool: npt.NDArray[np.int64], n_saes: int, n_permutations: int) -> Found:
     highest = np.full((n_saes, n_permutations), -np.inf, dtype=np.float32)
     lowest = np.full((n_saes, n_permutations), np.inf, dtype=np.float32)
     if n_permutations:
@@ -194,15 +236,18 @@ def _collect(parts: list[_Scored], n_saes: int, n_permutations: int) -> Found:
                 np.minimum(lowest[number], part.lowest, out=lowest[number])
     table: Table = {}
     for name in FIGURES:
-        if name != "p_value":
-            # Taken out of the parts as we go, so that no figure is in memory twice.
-            table[name] = np.concatenate([part.table.pop(name) for part in parts] or [np.zeros(0, np.float32)])
+        # Taken out of the parts as we go, so that no figure is in memory twice.
+        table[name] = np.concatenate([part.table.pop(name) for part in parts] or [np.zeros(0, np.float32)])
+    statistic = np.concatenate([part.statistic for part in parts] or [np.zeros(0)])
+    stratum = np.concatenate([part.stratum for part in parts] or [np.zeros(0, np.int64)])
     return Found(
         np.concatenate([np.full(len(p.feature), p.chunk.sae, np.int32) for p in parts] or [np.zeros(0, np.int32)]),
         np.concatenate([part.feature for part in parts] or [np.zeros(0, np.int32)]),
         table,
-        np.concatenate([part.p_value for part in parts] or [np.zeros(0)]),
+        pooled_p(statistic, stratum, pool),
         np.concatenate([part.kept for part in parts] or [np.zeros(0, bool)]),
+        np.concatenate([part.density for part in parts] or [np.zeros(0, np.float32)]),
+        sum(part.n_scored for part in parts),
         highest,
         lowest,
     )
@@ -220,6 +265,19 @@ def in_order(score: npt.NDArray[np.floating], pearson: npt.NDArray[np.floating])
     """
     worst = -np.inf
     return np.lexsort((-np.nan_to_num(np.abs(pearson), nan=worst), -np.nan_to_num(score, nan=worst)))
+
+
+def table_order(
+    kept: npt.NDArray[np.bool_], score: npt.NDArray[np.floating], pearson: npt.NDArray[np.floating], least: int
+) -> npt.NDArray[np.int64]:
+    """Return the lines of a ranked table, best first, int64: all that are ``kept``, then the best others up to ``least``.
+
+    Features without a score (constant ones) are never among them.
+    """
+    passed = np.flatnonzero(kept)
+    passed = passed[in_order(score[passed], pearson[passed])]
+    others = np.flatnonzero(~kept & ~np.isnan(score)) if len(passed) < least else passed[:0]
+    return np.concatenate([passed, others[in_order(score[others], pearson[others])[: least - len(passed)]]])
 
 
 def chunks_of(found: Found) -> Iterator[tuple[int, slice]]:

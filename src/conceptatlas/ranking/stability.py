@@ -13,7 +13,7 @@ from conceptatlas.ranking.design import Design
 from conceptatlas.ranking.kernels import F64
 from conceptatlas.ranking.options import RankOptions
 from conceptatlas.ranking.scoring import score_columns
-from conceptatlas.ranking.search import Found, in_order, passes
+from conceptatlas.ranking.search import Found, passes, table_order
 
 # With --holdout 0 the re-splits still leave something out.
 DEFAULT_SHARE = 0.3
@@ -25,7 +25,7 @@ class Stability:
     """Figures of K features over R re-splits.
 
     Attributes:
-        comes_back: Share of re-splits in which the feature is in the ranked table again, float64 [K].
+        comes_back: Share of re-splits in which it is among the first ``top_n`` of the table again, float64 [K].
         rank_low: 5th percentile of its rank in those, float64 [K]; NaN where there is none.
         rank_high: 95th percentile.
     """
@@ -49,8 +49,8 @@ def rivals(found: Found, lines: npt.NDArray[np.int64], count: int) -> npt.NDArra
 
 
 def resplit(design: Design, share: float, rng: np.random.Generator) -> Design | None:
-    """Return the design under a new random split of its groups; None where that leaves fewer than two grades."""
-    hashes = rng.integers(0, 2**63, int(design.groups.max()) + 1, dtype=np.uint64)[design.groups]
+    """Return the design under a new random split of its units; None where that leaves fewer than two grades."""
+    hashes = rng.integers(0, 2**63, int(design.units.max()) + 1, dtype=np.uint64)[design.units]
     holdout = holdout_mask(design.labels, hashes, share=share)
     if len(np.unique(design.labels[~holdout])) < 2:
         return None
@@ -68,8 +68,9 @@ def stability(
         if again is None:
             continue
         figures = score_columns(columns, again, direction=options.direction)
-        kept = np.flatnonzero(passes(figures, options))
-        order = kept[in_order(figures["interpretability_score"][kept], figures["pearson_corr"][kept])][: options.top_n]
+        kept = passes(figures, options)
+        order = table_order(kept, figures["interpretability_score"], figures["pearson_corr"], options.top_n)
+        order = order[: options.top_n]
         place = np.full(columns.n_features, np.nan)
         place[order] = np.arange(1, len(order) + 1)
         ranks[r] = place[:n_shown]

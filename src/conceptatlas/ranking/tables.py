@@ -11,15 +11,23 @@ import polars as pl
 
 from conceptatlas.ranking.columns import ItemColumns
 from conceptatlas.ranking.design import Design
-from conceptatlas.ranking.interval import auroc_interval
 from conceptatlas.ranking.kernels import F64
-from conceptatlas.ranking.null import F32, benjamini_hochberg, best_of, p_of_max
+from conceptatlas.ranking.null import F32, best_of, p_of_max
 from conceptatlas.ranking.options import RankOptions
 from conceptatlas.ranking.scoring import Figures, is_confounded
-from conceptatlas.ranking.search import Found, chunks_of
+from conceptatlas.ranking.search import DENSE, Found, chunks_of
 from conceptatlas.recording import RecordedSAE
+from conceptatlas.statistics import adjacent_aurocs, auroc_interval, concordance
 
-MIN_ACTIVE = 5
+ADJACENT = ((1, 0), (2, 1), (3, 2))
+
+# The figures on another data set (--judge-on): the same as those on the hold-out.
+JUDGED_COLUMNS = (
+    *(f"{name}_judged{part}" for name in ("auroc", "concordance") for part in ("", "_low", "_high")),
+    "tpr_judged",
+    "fpr_judged",
+    *(f"auroc_{high}v{low}_judged{part}" for high, low in ADJACENT for part in ("", "_low", "_high")),
+)
 
 # ranked_features.csv begins with these columns, in this order: a promise to the programs that read it.
 RANKED_COLUMNS: dict[str, Any] = {
@@ -52,6 +60,13 @@ RANKED_COLUMNS: dict[str, Any] = {
     "tpr_holdout": pl.Float64,
     "fpr_holdout": pl.Float64,
     # Ours, after the promised ones.
+    "fails": pl.String,
+    "density": pl.Float64,
+    "dense": pl.Boolean,
+    "concordance_holdout": pl.Float64,
+    "concordance_holdout_low": pl.Float64,
+    "concordance_holdout_high": pl.Float64,
+    **{f"auroc_{high}v{low}_holdout{part}": pl.Float64 for high, low in ADJACENT for part in ("", "_low", "_high")},
     "threshold": pl.Float64,
     "direction": pl.String,
     "partial_corr": pl.Float64,
@@ -62,6 +77,7 @@ RANKED_COLUMNS: dict[str, Any] = {
     "rank_high": pl.Float64,
     "release": pl.String,
     "slug": pl.String,
+    **dict.fromkeys(JUDGED_COLUMNS, pl.Float64),
 }
 
 # all_features.parquet: the same figures as float32 (kept features stand in the CSV as float64), the q-value as float64.
@@ -127,13 +143,8 @@ class Chance:
         return out
 
 
-def q_values(p_value: F64, n_active: npt.NDArray[np.floating]) -> F64:
-    """Return Benjamini–Hochberg q-values of features active on 5 items or more; NaN for the others."""
-    return benjamini_hochberg(np.where(n_active >= MIN_ACTIVE, p_value, np.nan))
-
-
 def all_features(found: Found, saes: Sequence[RecordedSAE], chance: Chance, q_value: F64) -> pl.DataFrame:
-    """Return the table of every feature that ever fired; an empty figure is null."""
+    """Return the table of every feature that fired on any recorded row; an empty figure is null."""
     observed = upward(found.table["pearson_corr"], found.table["falling"])
     p_sae = np.full(len(observed), np.nan, dtype=np.float32)
     if chance.count:
@@ -149,6 +160,7 @@ def all_features(found: Found, saes: Sequence[RecordedSAE], chance: Chance, q_va
         "p_max": chance.p_max(observed).astype(np.float32),
         "p_max_sae": p_sae,
         "direction": pl.Series(["up", "down"], dtype=pl.String).gather(pl.Series(found.table["falling"] > 0).cast(int)),
+        "density": found.density,
         "kept": found.kept,
         "sae_id": pl.Series([sae.sae_id for sae in saes], dtype=pl.String).gather(sae_number),
         "slug": pl.Series([sae.slug for sae in saes], dtype=pl.String).gather(sae_number),
@@ -171,7 +183,9 @@ def ranked_features(
     q_value: F64,
     saes: Sequence[RecordedSAE],
     chance: Chance,
-    intervals: F64,
+    density: npt.NDArray[np.floating],
+    held_out: Figures,
+    options: RankOptions,
 ) -> pl.DataFrame:
     """Return the ranked table of features that are already in order; every column of ``RANKED_COLUMNS``.
 
@@ -182,7 +196,9 @@ def ranked_features(
         q_value: Its q-value, [K].
         saes: The recording's SAEs.
         chance: The null.
-        intervals: Bounds of the held-out AUROC, float64 [K, 2].
+        density: Share of the recorded rows on which each fires, [K].
+        held_out: Figures of the hold-out that only ranked features get, float64 [K] (``holdout_figures``).
+        options: The filters.
     """
     own = [saes[number] for number in sae]
     observed = upward(figures["pearson_corr"], figures["falling"])
@@ -198,8 +214,9 @@ def ranked_features(
         "q_value": q_value,
         "p_max": chance.p_max(observed),
         "p_max_sae": chance.p_max_sae(observed, sae),
-        "auroc_holdout_low": intervals[:, 0],
-        "auroc_holdout_high": intervals[:, 1],
+        **held_out,
+        "density": density,
+        "dense": density > DENSE,
         "direction": ["down" if f else "up" for f in figures["falling"]],
         "confounded": is_confounded(figures["pearson_corr"], figures["partial_corr"]),
         "release": [s.release for s in own],
@@ -213,17 +230,40 @@ def ranked_features(
             for name, kind in RANKED_COLUMNS.items()
         ]
     )
-    return table.with_columns(pl.col(pl.Float64).fill_nan(None))
+    table = table.with_columns(pl.col(pl.Float64).fill_nan(None))
+    fails = ["; ".join(lacks(line, options)) or None for line in table.iter_rows(named=True)]
+    return table.with_columns(pl.Series("fails", fails, dtype=pl.String))
 
 
-def holdout_intervals(columns: ItemColumns, design: Design) -> F64:
-    """Return the bounds of each feature's held-out AUROC, float64 [F, 2]; by group where there are groups."""
-    pair = design.holdout & np.isin(design.labels, (design.low, design.high))
-    scores = columns.dense(design.n_items)[pair]
-    is_high, groups = design.labels[pair] == design.high, design.groups[pair]
-    return np.array([auroc_interval(scores[:, f], is_high, groups)[1:] for f in range(columns.n_features)]).reshape(
-        -1, 2
-    )
+def holdout_figures(columns: ItemColumns, design: Design) -> Figures:
+    """Return what is computed on the hold-out for ranked features only, float64 [F] each; NaN where it has no items.
+
+    The interval of the AUROC (highest grade against lowest), the concordance over all grades, and the AUROC of each two
+    neighbouring grades, with their intervals: by group where there are groups, and below ½ where a feature falls.
+    """
+    held = design.holdout
+    scores, labels, groups = columns.dense(design.n_items)[held], design.labels[held], design.groups[held]
+    pair = np.isin(labels, (design.low, design.high))
+    is_high = labels[pair] == design.high
+    aurocs = [auroc_interval(scores[pair, f], is_high, groups[pair]) for f in range(columns.n_features)]
+    over_all = [concordance(scores[:, f], labels, groups) for f in range(columns.n_features)]
+    adjacent = [adjacent_aurocs(scores[:, f], labels, groups) for f in range(columns.n_features)]
+    low_high = np.array([found[1:] for found in aurocs]).reshape(-1, 2)
+    all_grades = np.array(over_all).reshape(-1, 3)
+    steps = {
+        f"auroc_{high}v{low}_holdout{part}": np.array(
+            [found[high, low][i] if (high, low) in found else np.nan for found in adjacent]
+        )
+        for high, low in ADJACENT
+        for i, part in enumerate(("", "_low", "_high"))
+    }
+    return steps | {
+        "auroc_holdout_low": low_high[:, 0],
+        "auroc_holdout_high": low_high[:, 1],
+        "concordance_holdout": all_grades[:, 0],
+        "concordance_holdout_low": all_grades[:, 1],
+        "concordance_holdout_high": all_grades[:, 2],
+    }
 
 
 def lacks(line: Mapping[str, Any], options: RankOptions) -> list[str]:
@@ -240,23 +280,3 @@ def lacks(line: Mapping[str, Any], options: RankOptions) -> list[str]:
     if not line["fpr"] <= options.max_fpr:
         out.append(f"fpr {line['fpr']:.3f}, at most {options.max_fpr:g} allowed")
     return out
-
-
-def shortfall(found: Found, options: RankOptions) -> npt.NDArray[np.float32]:
-    """Return how far each feature is from passing the filters, float32 [K]: the sum of what it lacks of each.
-
-    What monotonicity lacks is the sum of the steps that go the wrong way over the range of the means.
-    """
-    t = found.table
-    sign = np.where(t["falling"] > 0, -1, 1).astype(np.float32)
-    means = sign[:, None] * np.column_stack([t[f"mean_label_{grade}"] for grade in range(4)])
-    means = means[:, ~np.isnan(means).all(axis=0)]
-    wrong = np.maximum(-np.diff(means, axis=1), 0).sum(axis=1)
-    spread = np.ptp(means, axis=1) if means.shape[1] else np.ones(len(means))
-    lacking = (
-        np.maximum(options.min_pearson - sign * t["pearson_corr"], 0)
-        + np.maximum(options.min_tpr - t["tpr"], 0)
-        + np.maximum(t["fpr"] - options.max_fpr, 0)
-        + np.where(t["monotonic"] > 0, 0, wrong / np.where(spread > 0, spread, 1))
-    )
-    return np.where(np.isnan(lacking), np.inf, lacking).astype(np.float32)

@@ -53,11 +53,22 @@ def reconstructs(source: SAESource) -> bool:
 
 def check_rows(source: SAESource, states: dict[str, torch.Tensor]) -> CheckRows:
     """Pick the first rows that the check of one SAE needs, at the site that it reads and the one it writes."""
-    out = output_site(source)
-    return CheckRows(
-        states[str(Site.parse(source.site))][:CHECK_ROWS],
-        None if out is None else states[str(out)][:CHECK_ROWS],
-    )
+    site, out = Site.parse(source.site), output_site(source)
+    centred = is_centred(source)
+    x = as_trained(states[str(site)][:CHECK_ROWS], centred=centred and site.is_written)
+    if out is None:
+        return CheckRows(x)
+    return CheckRows(x, as_trained(states[str(out)][:CHECK_ROWS], centred=centred and out.is_written))
+
+
+def is_centred(source: SAESource) -> bool:
+    """Whether the SAE takes rows without their own mean (its model had centred writing weights)."""
+    return bool(getattr(source, "centred", False))
+
+
+def as_trained(x: torch.Tensor, *, centred: bool) -> torch.Tensor:
+    """Return rows [T, D], without their own mean over D where the SAE was trained so."""
+    return x - x.float().mean(dim=-1, keepdim=True).to(x.dtype) if centred else x
 
 
 def self_check(
@@ -111,6 +122,6 @@ def _encoded_in_sequences(loaded: LoadedSAE, sequences: Iterable[Sequence], n_ro
     for states, mask in sequences:
         if sum(np.count_nonzero(kept) for kept in masks) >= n_rows:
             break
-        tokens.append(states)
+        tokens.append(as_trained(states, centred=is_centred(loaded.source)))
         masks.append(mask)
     return encode_sequences(tokens, loaded.sae, keep=masks)

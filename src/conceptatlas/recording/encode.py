@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from conceptatlas.recording.check import reconstructs
+from conceptatlas.recording.check import as_trained, is_centred, reconstructs
 from conceptatlas.saes._cpu import ReadyRows
 from conceptatlas.saes.encode import encode_rows, encode_sequences
 from conceptatlas.saes.encoder import Encoder
@@ -133,6 +133,7 @@ def encode_sequences_of(
     kept = masks
     if only is not None:
         kept = [np.arange(len(mask)) == np.flatnonzero(mask)[-1] for mask in masks]
+    tokens = [as_trained(states, centred=is_centred(loaded.source)) for states in tokens]
     columns = encode_sequences(tokens, loaded.sae, keep=kept, columns=features)
     if features is not None:
         columns = spread_columns(columns, features, int(loaded.sae.cfg.d_sae))

@@ -21,6 +21,7 @@ from conceptatlas.recording.manifest import (
     FEATURES_FOLDER,
     HIDDEN_FOLDER,
     ITEMS_FILE,
+    POOLINGS,
     ROWS_FILE,
     TOP_FILE,
     ConceptInfo,
@@ -29,6 +30,7 @@ from conceptatlas.recording.manifest import (
     PlanInfo,
     RecordedSAE,
     SiteInfo,
+    pooled_file,
 )
 from conceptatlas.recording.merge import join_arrays, join_columns, open_part
 from conceptatlas.recording.norms import norm_figures
@@ -41,11 +43,13 @@ from conceptatlas.recording.work import (
     WorkFolder,
     as_file_checks,
     load_piece_array,
+    pooled_piece_file,
 )
+from conceptatlas.saes.identity import reference_of
+from conceptatlas.saes.source import SAESource
 
 if TYPE_CHECKING:
     from conceptatlas.recording.prepare import Prepared
-    from conceptatlas.saes import SAESource
 
 
 # The layer of an SAE that reads the embedding, which stands before block 0.
@@ -123,6 +127,9 @@ def join_hidden(job: Job) -> dict[str, FileCheck]:
     for site in job.kept_sites:
         name = f"{site}.npy"
         checks[f"{HIDDEN_FOLDER}/{name}"] = join_arrays(folders, name, job.work.recording / HIDDEN_FOLDER / name)
+        for how in POOLINGS if job.options.keeps_pooled else ():
+            path = pooled_file(how, site)
+            checks[path] = join_arrays(folders, pooled_piece_file(how, site), job.work.recording / path)
     return checks
 
 
@@ -171,6 +178,7 @@ def recorded_sae(source: SAESource, joined: Mapping[str, Any]) -> RecordedSAE:
         neuronpedia_id=source.neuronpedia_id,
         model_name=source.model_name,
         source=getattr(source, "asked_by", ""),
+        reference=reference_of(source) if isinstance(source, SAESource) else None,
         l0=check.l0,
         fvu=check.fvu,
         status=check.status,

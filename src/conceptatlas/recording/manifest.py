@@ -7,12 +7,13 @@ was not.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from conceptatlas.base.errors import InputError
 from conceptatlas.base.files import read_json
+from conceptatlas.saes.reference import SAEReference
 
 FORMAT = "conceptatlas.recording"
 VERSION = 1
@@ -20,6 +21,7 @@ MANIFEST_FILE = "manifest.json"
 ITEMS_FILE = "items.parquet"
 ROWS_FILE = "rows.parquet"
 HIDDEN_FOLDER = "hidden"
+POOLED_FOLDER = "pooled"
 FEATURES_FOLDER = "features"
 COLUMN_FILES = ("indptr.npy", "rows.npy", "values.npy")
 TOP_FILE = "top.parquet"
@@ -28,6 +30,8 @@ NEURONPEDIA = "https://www.neuronpedia.org"
 
 Keep = Literal["all", "final", "top"]
 Hidden = Literal["final", "all", "none"]
+Pooling = Literal["mean", "max"]
+POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 
 
 class _Model(BaseModel):
@@ -84,6 +88,16 @@ class RecordOptions(_Model):
     max_tokens: int | None = None
     truncate: bool = False
     seed: int = 0
+    group_near_duplicates: bool = False
+
+    @property
+    def keeps_pooled(self) -> bool:
+        """Whether the mean and the maximum over each item's rows are kept beside its final hidden state.
+
+        With ``--hidden all`` they follow from what is kept, and where features are kept at final rows only nothing is
+        pooled.
+        """
+        return self.hidden == "final" and self.keep == "all"
 
 
 class PlanInfo(_Model):
@@ -109,6 +123,11 @@ class SiteInfo(_Model):
     """Rows whose norm is above ten times the median: attention sinks."""
 
 
+def pooled_file(how: str, site: str) -> str:
+    """Return where the hidden states of a site, pooled over each item's rows, stand in a recording."""
+    return f"{POOLED_FOLDER}/{how}/{site}.npy"
+
+
 def l0_text(average_l0: float) -> str:
     """Return an L0 as file names and keys write it: without a fraction where it has none."""
     return f"{round(average_l0, 3):g}" if average_l0 < 1e6 else str(round(average_l0))
@@ -131,7 +150,9 @@ class RecordedSAE(_Model):
     neuronpedia_id: str | None = None
     model_name: str | None = None
     source: str = ""
-    """What it was asked for by (release and pattern, folder, ``organism``), by which it is found again."""
+    """What it was asked for by (release and pattern, folder, ``organism``)."""
+    reference: SAEReference | None = None
+    """By which the very SAE is found again (see ``Recording.source``); older recordings have none."""
     l0: float | None = None
     """Mean number of active features on the rows checked."""
     fvu: float | None = None

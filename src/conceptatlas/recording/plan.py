@@ -73,6 +73,11 @@ class Plan:
         first, last = self.shards[shard]
         return int(self.first_rows[first]), int(self.first_rows[last])
 
+    def row_counts(self, shard: int) -> npt.NDArray[np.int64]:
+        """Return the number of rows of each item of a shard, int64."""
+        first, last = self.shards[shard]
+        return np.diff(self.first_rows[first : last + 1])
+
     def final_rows(self, shard: int) -> npt.NDArray[np.int64]:
         """Return the last row of each item of a shard, counted from the shard's first row."""
         first, last = self.shards[shard]

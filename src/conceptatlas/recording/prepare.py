@@ -18,6 +18,7 @@ from conceptatlas.recording.plan import BATCH_TOKENS, Plan, make_plan, shard_row
 from conceptatlas.recording.request import DEFAULT_PER_FEATURE, Request
 from conceptatlas.recording.work import WorkFolder
 from conceptatlas.saes import SAESource, require_width, resolve_saes
+from conceptatlas.saes.asked import fit_to_model
 from conceptatlas.subjects import LanguageSubject, Site, parse_sites
 from conceptatlas.subjects.loading import choose_dtype, load_model, resolve_source
 
@@ -59,7 +60,7 @@ class Prepared:
             "batch tokens": self.job.batch_tokens,
             "tiles": self.job.tile_features(),
             "tokens": digest.hexdigest(),
-        }
+        } | ({"hidden states": "final and pooled"} if self.job.options.keeps_pooled else {})
 
 
 def prepare(
@@ -88,7 +89,7 @@ def prepare(
             an item that is too long or has no row.
     """
     subject, device = _subject(model, request, devices_of)
-    sources = _sources(saes, subject)
+    sources, notes = _fitted(_sources(saes, subject), subject)
     for source in sources:
         _check_source(source, subject, request)
     kept = _kept_sites(request, subject, sources)
@@ -122,7 +123,7 @@ def prepare(
         info=_subject_info(subject),
         tokenizer=type(subject.tokenizer).__name__,
         truncated=tokenized.n_truncated,
-        warnings=_warnings(plan, tokenized.n_truncated, subject, sources, request),
+        warnings=[*_warnings(plan, tokenized.n_truncated, subject, sources, request), *notes],
     )
 
 
@@ -147,6 +148,14 @@ def _sources(saes: list[Any], subject: LanguageSubject) -> list[SAESource]:
             found.append(given.completed())
     unique = {source.slug: source for source in found}
     return list(unique.values())
+
+
+def _fitted(sources: list[SAESource], subject: LanguageSubject) -> tuple[list[SAESource], list[str]]:
+    """Do what the SAEs' configurations ask of the model; say what was done and what was not."""
+    named = [source for source in sources if isinstance(source, SAESource)]
+    fitted, notes = fit_to_model(named, subject)
+    by_slug = {source.slug: source for source in fitted}
+    return [by_slug.get(source.slug, source) for source in sources], notes
 
 
 def _check_source(source: SAESource, subject: LanguageSubject, request: Request) -> None:
@@ -193,6 +202,7 @@ def _options(request: Request, subject: LanguageSubject, device: str, kept: list
         max_tokens=request.max_tokens,
         truncate=request.truncate,
         seed=request.seed,
+        group_near_duplicates=request.group_near_duplicates,
     )
 
 

@@ -15,6 +15,7 @@ from conceptatlas.base.files import ensure_folder, read_json, write_json
 from conceptatlas.base.progress import progress_bar
 from conceptatlas.base.provenance import write_run
 from conceptatlas.concepts import Concept, load_concept
+from conceptatlas.concepts import group_near_duplicates as join_near
 from conceptatlas.recording.lock import LOCK_FILE, folder_lock
 from conceptatlas.recording.manifest import MANIFEST_FILE, Hidden, Keep, read_manifest
 from conceptatlas.recording.request import Request, check_same
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 ORGANISM = "organism"
 
 # What may stand in a folder that is to become a recording.
-_OURS = {WORK_FOLDER, LOCK_FILE, "features", "hidden", "items.parquet", "rows.parquet", "run.json"}
+_OURS = {WORK_FOLDER, LOCK_FILE, "features", "hidden", "pooled", "items.parquet", "rows.parquet", "run.json"}
 
 
 def record(
@@ -54,6 +55,7 @@ def record(
     ray_address: str | None = None,
     shard_rows: int | None = None,
     seed: int = 0,
+    group_near_duplicates: bool = True,
     strict_check: bool = False,
     skip_bad_rows: bool = False,
 ) -> Recording:
@@ -66,7 +68,8 @@ def record(
         out: The recording's folder.
         keep: Features at all rows, at each item's final row only, or only each feature's strongest examples.
         per_feature: How many strongest examples (``keep="top"``).
-        hidden: Hidden states of final rows [N, D], of all rows [T, D], or of none.
+        hidden: Hidden states of final rows [N, D] (and, with ``keep="all"``, their mean and maximum over each item's
+            rows), of all rows [T, D], or of none.
         hidden_sites: ``saes`` (the SAEs' sites), ``all`` (every block's output), or names; ``embed`` is always added.
         fragments: Rows at every token, or at each word's last token.
         features: Encode and keep these columns only.
@@ -81,6 +84,8 @@ def record(
         ray_address: The Ray cluster's address.
         shard_rows: Rows of a shard; the default depends on the model's size only.
         seed: Of the samples that ``keep="top"`` draws.
+        group_near_duplicates: Join groups that hold near-duplicates, whatever their labels, so that the split keeps them on
+            one side; the manifest's warnings count them.
         strict_check: An SAE that reconstructs badly is an error, not a warning.
         skip_bad_rows: Drop and count bad rows of the data.
 
@@ -110,6 +115,7 @@ def record(
         truncate=truncate,
         shard_rows=shard_rows,
         seed=seed,
+        group_near_duplicates=group_near_duplicates,
     )
     folder = Path(out)
     asked = request.as_dict(concept.data_hash)
@@ -187,8 +193,13 @@ def _record(
     if work.plan_path.exists():
         check_same(folder, read_json(work.plan_path)["request"], asked)
     started = time.perf_counter()
+    notes: list[str] = []
+    if request.group_near_duplicates:
+        concept, joined = join_near(concept)
+        notes = joined.notes
     with open_engine(ray_address) as shards:
         prepared = prepare(work, concept, model, saes, request, shards.devices, strict=strict)
+        prepared.warnings.extend(notes)
         loaded = time.perf_counter()
         _begin(work, prepared, asked)
         _run_shards(shards, prepared)

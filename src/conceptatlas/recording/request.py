@@ -29,7 +29,10 @@ _NAMES = {
     "truncate": "--truncate",
     "shard_rows": "--shard-rows",
     "seed": "--seed",
+    "group_near_duplicates": "--group-near-duplicates",
 }
+# What recordings were made with before an option came.
+_BEFORE = {"group_near_duplicates": False}
 
 DEFAULT_PER_FEATURE = 20
 
@@ -60,6 +63,7 @@ class Request:
         truncate: Cut longer items instead of refusing them.
         shard_rows: Rows of a shard (None: from the model's size).
         seed: Of the samples that ``keep="top"`` draws.
+        group_near_duplicates: Join groups that hold near-duplicates, so that the split keeps them on one side.
     """
 
     model: str
@@ -77,6 +81,7 @@ class Request:
     truncate: bool = False
     shard_rows: int | None = None
     seed: int = 0
+    group_near_duplicates: bool = True
 
     def __post_init__(self) -> None:
         _one_of("--keep", self.keep, Keep)
@@ -125,7 +130,7 @@ def check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) 
         InputError: They differ; the message names the first difference.
     """
     for key, name in _NAMES.items():
-        old, new = before.get(key), now.get(key)
+        old, new = before.get(key, _BEFORE.get(key)), now.get(key)
         if old == new:
             continue
         if key == "data_hash":

@@ -14,13 +14,14 @@ import numpy.typing as npt
 import torch
 
 from conceptatlas.base.errors import InputError, WorkError
-from conceptatlas.recording.check import check_rows, output_site, self_check
+from conceptatlas.recording.check import check_rows, is_centred, output_site, self_check
 from conceptatlas.recording.encode import LoadedSAE, encode_sequences_of, encode_states, load_sae, with_decoder
 from conceptatlas.recording.forward import shard_states, to_numpy
 from conceptatlas.recording.job import Job
 from conceptatlas.recording.manifest import COLUMN_FILES, EMBED_SITE
+from conceptatlas.recording.pooled import pool_items
 from conceptatlas.recording.strongest import summarise
-from conceptatlas.recording.work import HIDDEN_PIECE, SAE_PREFIX
+from conceptatlas.recording.work import HIDDEN_PIECE, SAE_PREFIX, pooled_piece_file
 from conceptatlas.recording.writer import BackgroundWriter
 from conceptatlas.saes._cpu import ReadyRows
 from conceptatlas.saes._streams import Mark, lane
@@ -89,11 +90,11 @@ class States:
     rows: dict[str, torch.Tensor]
     tokens: dict[str, list[torch.Tensor]]
     ready: ReadyRows = field(default_factory=ReadyRows)
-    _checked: dict[tuple[Site, Site | None], CheckRows] = field(default_factory=dict)
+    _checked: dict[tuple[Site, Site | None, bool], CheckRows] = field(default_factory=dict)
 
     def check_rows(self, source: SAESource) -> CheckRows:
         """Return the rows that an SAE is checked on, the same for all SAEs of a site."""
-        sites = Site.parse(source.site), output_site(source)
+        sites = Site.parse(source.site), output_site(source), is_centred(source)
         if sites not in self._checked:
             self._checked[sites] = check_rows(source, self.rows)
         return self._checked[sites]
@@ -169,6 +170,8 @@ def _submit_hidden(job: Job, shard: int, states: dict[str, torch.Tensor], writer
             kept = states[site]
             kept = kept if job.options.hidden == "all" else kept[final.to(kept.device)]
             arrays[f"{site}.npy"] = to_numpy(kept)
+    if job.options.keeps_pooled:
+        arrays |= _pooled(job, shard, states)
     names = [str(site) for site in job.sites if str(site) != EMBED_SITE]
     first, last = job.plan.row_range(shard)
     norms = np.zeros((last - first, len(names)), dtype=np.float32)
@@ -184,6 +187,18 @@ def _submit_hidden(job: Job, shard: int, states: dict[str, torch.Tensor], writer
             )
     arrays[NORMS_FILE] = norms
     writer.submit(lambda: job.work.write_piece(shard, HIDDEN_PIECE, arrays, {"sites": names}))
+
+
+def _pooled(job: Job, shard: int, states: dict[str, torch.Tensor]) -> Piece:
+    """Return mean and maximum over each item's rows at every kept site, by the name of their file in the piece."""
+    lengths = job.plan.row_counts(shard)
+    each = each_in_a_thread if job.options.device == "cpu" else map
+    found = each(lambda site: pool_items(states[site], lengths), job.kept_sites)
+    return {
+        pooled_piece_file(how, site): to_numpy(pooled)
+        for site, by_pooling in zip(job.kept_sites, found, strict=True)
+        for how, pooled in by_pooling.items()
+    }
 
 
 def _encode_one(job: Job, shard: int, loaded: LoadedSAE, states: States, writer: BackgroundWriter) -> None:

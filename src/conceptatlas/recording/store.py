@@ -9,8 +9,9 @@ import html
 import os
 from collections import Counter
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,9 +29,13 @@ from conceptatlas.recording.manifest import (
     TOP_FILE,
     Manifest,
     RecordedSAE,
+    pooled_file,
     read_manifest,
 )
 from conceptatlas.saes.sparse import SparseColumns
+
+if TYPE_CHECKING:
+    from conceptatlas.saes import SAESource
 
 ROW_COLUMNS = {
     "row": pl.Int32,
@@ -194,6 +199,30 @@ class Recording:
             )
         raise unknown_name("SAE of this recording", slug, self._by_slug)
 
+    def source(self, slug: str) -> SAESource:
+        """Return the very SAE that was recorded, to be loaded (``.load_encoder()``, ``.load_decoder()``, ``.load()``).
+
+        Raises:
+            InputError: It is not there any more, or its files have changed since.
+        """
+        from conceptatlas.saes.identity import find_by_specs, find_referenced
+
+        sae = self.sae(slug)
+        if sae.reference is not None:
+            found = find_referenced(sae.reference)
+        else:
+            requested = self.manifest.request.get("saes") or []
+            specs = [requested] if isinstance(requested, str) else [str(spec) for spec in requested]
+            found = find_by_specs(
+                sae.slug, sae.name, [sae.source, *specs] if sae.source else specs, self.manifest.subject.id
+            )
+        if (found.d_in, found.d_sae) != (sae.d_in, sae.d_sae):
+            raise InputError(
+                f"The SAE {sae.name} in {found.path} has {found.d_sae} features of width {found.d_in}, and {sae.d_sae} of "
+                f"width {sae.d_in} were recorded; put the old one back, or record again."
+            )
+        return found
+
     @cached_property
     def short_names(self) -> dict[str, str]:
         """Slug → ``layer_{layer}_l0_{l0}``, with ``__{slug}`` where two SAEs would share that."""
@@ -257,6 +286,33 @@ class Recording:
         """Return the hidden states of a site at each item's final row, float32 [N, D]."""
         found = self.hidden(site)
         return found[self.final_rows] if self.manifest.options.hidden == "all" else found
+
+    def keeps_pooled(self, site: str, how: str) -> bool:
+        """Whether ``hidden_pooled`` of a site can be read (recordings of earlier versions lack it)."""
+        files = self.manifest.files
+        return (site in self.hidden_sites and self.manifest.options.hidden == "all") or pooled_file(how, site) in files
+
+    def hidden_pooled(self, site: str, how: str) -> npt.NDArray[np.float32]:
+        """Return the hidden states of a site pooled over all rows of each item (attention sinks too), float32 [N, D].
+
+        Args:
+            site: The site.
+            how: ``mean``, or ``max`` (of each coordinate on its own).
+
+        Raises:
+            InputError: They were not kept.
+            WorkError: The file is damaged.
+        """
+        if not self.keeps_pooled(site, how):
+            raise InputError(
+                f"{self.path} does not hold the {how} of the hidden states of {site!r} over each item's rows; "
+                "record again with --hidden final (or all), --keep all and --hidden-sites."
+            )
+        if self.manifest.options.hidden == "all":
+            rows = self.hidden(site)
+            items = (rows[first:last] for first, last in pairwise(self.first_rows))
+            return np.stack([item.max(axis=0) if how == "max" else item.mean(axis=0) for item in items])
+        return map_array(self.path / pooled_file(how, site), np.float32, self.hidden(site).shape)
 
     def concept(self) -> Concept:
         """Return the Concept that was recorded, as it was."""

@@ -2,8 +2,8 @@
 
 A summary holds no more than so many entries a feature, and two summaries of different rows make that of their union, so a
 corpus of any length passes through in constant memory. What comes out does not depend on how the corpus was cut into
-shards: the strongest are the largest by magnitude (the earlier row at a tie), and the sample is the entries whose keyed
-hash is smallest, which is a uniform sample without replacement of all entries.
+shards: the strongest are the largest by magnitude (the earlier row at a tie, see `conceptatlas.base.ties`), and the
+sample is the entries whose keyed hash is smallest, which is a uniform sample without replacement of all entries.
 
 Shapes: F features, B bins. Entries stand one feature after the other, as many of each as there are.
 """
@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from conceptatlas.base.ties import comparable
 from conceptatlas.recording._select import count_bins, smallest, smallest_of_two
 from conceptatlas.saes.sparse import SparseColumns
 
@@ -116,7 +117,7 @@ def strength_keys(rows: Rows, values: Floats) -> Keys:
 
     The bits of positive float32 numbers order as the numbers do.
     """
-    magnitude = np.abs(values).view(np.uint32)
+    magnitude = comparable(np.abs(values)).view(np.uint32)
     return (~magnitude).astype(np.uint64) << np.uint64(32) | rows.astype(np.uint64)
 
 
@@ -214,7 +215,7 @@ def as_table(summary: Strongest) -> pl.DataFrame:
 def _deciles(sample: Entries) -> npt.NDArray[np.int8]:
     """Return each entry's decile by magnitude among those of its feature; at a tie the earlier entry ranks lower."""
     features = sample.features()
-    order = np.lexsort((np.abs(sample.values), features))
+    order = np.lexsort((comparable(np.abs(sample.values)), features))
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order)) - sample.starts[:-1][features]
     number = np.diff(sample.starts)[features]

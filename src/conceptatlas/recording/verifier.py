@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from conceptatlas.base.errors import ConceptAtlasError
 from conceptatlas.base.files import sha256_of
-from conceptatlas.recording.manifest import COLUMN_FILES, FEATURES_FOLDER, HIDDEN_FOLDER, FileCheck, RecordedSAE
+from conceptatlas.recording.manifest import (
+    COLUMN_FILES,
+    FEATURES_FOLDER,
+    HIDDEN_FOLDER,
+    POOLINGS,
+    FileCheck,
+    RecordedSAE,
+    pooled_file,
+)
 from conceptatlas.recording.store import Recording
 
 _CHUNK = 4 << 20
@@ -47,7 +57,11 @@ def verify(recording: Recording, tick: Callable[[str], None] = lambda _: None) -
     for site in recording.hidden_sites:
         name = f"{HIDDEN_FOLDER}/{site}.npy"
         if name not in damaged:
-            problems += _check_hidden(recording, site, name)
+            problems += _check_hidden(partial(recording.hidden, site), name)
+        for how in POOLINGS:
+            name = pooled_file(how, site)
+            if name in recording.manifest.files and name not in damaged:
+                problems += _check_hidden(partial(recording.hidden_pooled, site, how), name)
     return problems
 
 
@@ -103,9 +117,9 @@ def _check_columns(recording: Recording, sae: RecordedSAE, folder: str) -> Itera
             return
 
 
-def _check_hidden(recording: Recording, site: str, name: str) -> Iterator[Problem]:
+def _check_hidden(read: Callable[[], npt.NDArray[np.float32]], name: str) -> Iterator[Problem]:
     try:
-        hidden = recording.hidden(site)
+        hidden = read()
     except ConceptAtlasError as error:
         yield Problem(name, str(error))
         return

@@ -31,6 +31,11 @@ FOLD_PREFIX = "fold-"
 SAE_PREFIX = "sae-"  # so that no slug can be called like another piece
 
 
+def pooled_piece_file(how: str, site: str) -> str:
+    """Return the name, in the piece of the hidden states, of those of a site pooled over each item's rows."""
+    return f"{how}-{site}.npy"
+
+
 def _write_piece_file(path: Path, array: npt.NDArray[Any]) -> FileCheck:
     """Write an array; the piece's JSON file, written later, says that it is whole.
 

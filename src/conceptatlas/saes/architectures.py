@@ -125,13 +125,16 @@ def encoder_parameters(config: Config) -> tuple[str, ...]:
     return names
 
 
-def build_encoder(config: Config, tensors: Tensors, *, norm_scale: float | None = None) -> Encoder:
+def build_encoder(
+    config: Config, tensors: Tensors, *, norm_scale: float | None = None, centred: bool = False
+) -> Encoder:
     """Return the encoder of a row-wise SAE, in float32, on the device of ``tensors``.
 
     Args:
         config: As in SAELens 6's ``cfg.json``.
         tensors: At least :func:`encoder_parameters`, of any float type.
         norm_scale: The known factor of ``expected_average_only_in``, folded into the weights as SAELens folds it.
+        centred: Take each row's own mean over d_model off first (folded into the weights, at no cost per row).
 
     Raises:
         InputError: The architecture is not row-wise, the normalisation is unknown or lacks its factor, a parameter is
@@ -152,7 +155,36 @@ def build_encoder(config: Config, tensors: Tensors, *, norm_scale: float | None 
             floats["b_dec"] = floats["b_dec"] / norm_scale
         if "W_dec" in floats:
             floats["W_dec"] = floats["W_dec"] / norm_scale
+    if centred:
+        floats |= _centred(floats, normalisation)
     return architecture.build(config, floats, normalisation)
+
+
+def _centred(tensors: Tensors, normalisation: Normalisation) -> dict[str, torch.Tensor]:
+    """Return the parameters that make the encoder take the mean off its rows.
+
+    With C = I - 11ᵀ/D, which is symmetric: (x C - b_dec) W = (x - b_dec) C W - b_dec (W - C W), and W - C W repeats the
+    mean of W's columns, so that the last term is sum(b_dec) times that mean.
+
+    Raises:
+        InputError: The rows are divided by their norm, which changes when the mean is taken off.
+    """
+    if normalisation == "layer_norm":
+        return {}  # it takes the mean off by itself
+    if normalisation != "none":
+        raise InputError(
+            f"The SAE was trained with center_writing_weights and normalize_activations {normalisation!r} together, which "
+            "is not supported; fold the normalisation into its weights and save it."
+        )
+    W_enc = tensors["W_enc"]
+    mean = W_enc.double().mean(dim=0)
+    changed = {"W_enc": (W_enc.double() - mean).float()}
+    if "b_dec" in tensors:
+        shift = tensors["b_dec"].double().sum() * mean
+        # Gated: the magnitude's product is exp(r_mag) times that of the gate.
+        scales = {"b_enc": 1.0, "b_gate": 1.0, "b_mag": tensors["r_mag"].double().exp() if "r_mag" in tensors else 1.0}
+        changed |= {n: (tensors[n].double() - scale * shift).float() for n, scale in scales.items() if n in tensors}
+    return changed
 
 
 def _normalisation(config: Config, norm_scale: float | None) -> Normalisation:

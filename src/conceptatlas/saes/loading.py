@@ -46,16 +46,17 @@ def with_config(source: SAESource, config: Mapping[str, Any]) -> SAESource:
     metadata = config.get("metadata") or {}
     site = metadata.get("hook_name") or config.get("hook_name")
     if not site:
+        renamed = "rename the folder to layers.N, or " if source.layout == "sparsify" else ""
         raise InputError(
-            f"The configuration of SAE {source.sae_id!r} in {source.path} names no hook; give it in a JSON list of "
+            f"The configuration of SAE {source.sae_id!r} in {source.path} names no hook; {renamed}give it in a JSON list of "
             '{"layer", "average_l0", "path"}.'
         )
     site_out = metadata.get("hook_name_out") or config.get("hook_name_out")
     said = {
         "site": site,
         "site_out": site_out or source.site_out,
-        "d_in": int(config["d_in"]),
-        "d_sae": int(config["d_sae"]),
+        "d_in": _width(config, "d_in", source),
+        "d_sae": _width(config, "d_sae", source),
         "architecture": architecture_of(config).name,
     }
     for name, value in said.items():
@@ -73,6 +74,16 @@ def with_config(source: SAESource, config: Mapping[str, Any]) -> SAESource:
         config_status="inferred" if metadata.get("hook_name_guessed") else "known",
         config=dict(config),
     )
+
+
+def _width(config: Mapping[str, Any], name: str, source: SAESource) -> int:
+    value = config.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InputError(
+            f"The configuration of SAE {source.sae_id!r} in {source.path} says {name} {value!r}; it must be a whole number "
+            "from 1."
+        )
+    return value
 
 
 def _same_site(one: str, other: str) -> bool:
@@ -100,6 +111,7 @@ def load_sae(source: SAESource, device: str, dtype: str) -> Any:
         from sae_lens import SAE
 
         sae = SAE.load_from_disk(source.path, device=device, dtype=dtype)
+        _finite(dict(sae.state_dict()), source)
     else:
         sae = _sae_from(source.config, _tensors(source, None), device, dtype)
     if source.norm_scale is not None and sae.cfg.normalize_activations == "expected_average_only_in":
@@ -120,7 +132,36 @@ def _sae_from(config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], de
 
 
 def _tensors(source: SAESource, wanted: tuple[str, ...] | None) -> dict[str, torch.Tensor]:
-    return LAYOUTS[source.layout].tensors(Path(source.path), source.config, wanted)
+    layout = LAYOUTS[source.layout]
+    return _finite(layout.tensors(Path(source.path), source.config, wanted), source)
+
+
+def _finite(tensors: dict[str, torch.Tensor], source: SAESource) -> dict[str, torch.Tensor]:
+    """Return the parameters.
+
+    Raises:
+        InputError: One holds NaN or infinity (a threshold may be +infinity: its feature never fires).
+    """
+    for name, tensor in tensors.items():
+        # One pass in the usual case: a sum is finite only if all its terms are (and may overflow though they are).
+        if bool(torch.isfinite(tensor.sum())):
+            continue
+        bad = ~torch.isfinite(tensor)
+        if name == "threshold":
+            bad &= ~torch.isposinf(tensor)
+        if bad.any():
+            raise InputError(
+                f"{weights_place(source)}: {name} of the SAE {source.sae_id!r} holds {int(bad.sum())} values that are NaN "
+                "or infinite; its features would be wrong, so get the file again or train the SAE anew."
+            )
+    return tensors
+
+
+def weights_place(source: SAESource) -> str:
+    """Return the file of an SAE's weights, as messages name it."""
+    if not source.is_local:
+        return f"{source.repo_id}/{source.path}"
+    return str(Path(source.path) / LAYOUTS[source.layout].weights)
 
 
 def load_encoder(source: SAESource, device: str, dtype: str) -> Encoder:
@@ -134,13 +175,13 @@ def load_encoder(source: SAESource, device: str, dtype: str) -> Encoder:
 def _encoder(source: SAESource) -> Encoder:
     if source.is_local:
         tensors = _tensors(source, encoder_parameters(source.config))
-        return build_encoder(source.config, tensors, norm_scale=source.norm_scale)
+        return build_encoder(source.config, tensors, norm_scale=source.norm_scale, centred=source.reads_centred)
     if _reads_params(source):
         config, tensors = _params(source, ("W_enc", "b_enc", "threshold"))
-        return build_encoder(config, tensors)
+        return build_encoder(config, tensors, centred=source.reads_centred)
     sae = hub_sae(source, "cpu", "float32")
     with_config(source, sae.cfg.to_dict())
-    return encoder_of(sae)
+    return build_encoder(_live_config(sae), _finite(dict(sae.state_dict()), source), centred=source.reads_centred)
 
 
 def load_decoder(source: SAESource, device: str) -> Decoder:
@@ -151,7 +192,8 @@ def load_decoder(source: SAESource, device: str) -> Decoder:
     elif _reads_params(source):
         decoder = build_decoder(*_params(source, wanted))
     else:
-        decoder = decoder_of(hub_sae(source, "cpu", "float32"))
+        sae = hub_sae(source, "cpu", "float32")
+        decoder = build_decoder(_live_config(sae), _finite(dict(sae.state_dict()), source))
     return on_device(decoder, device)
 
 
@@ -189,4 +231,4 @@ def _params(source: SAESource, wanted: tuple[str, ...]) -> tuple[dict[str, Any],
         "apply_b_dec_to_input": False,
         "normalize_activations": "none",
     }
-    return config, LAYOUTS["gemma_scope"].tensors(hub_params(source), config, wanted)
+    return config, _finite(LAYOUTS["gemma_scope"].tensors(hub_params(source), config, wanted), source)

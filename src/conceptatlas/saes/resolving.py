@@ -126,15 +126,18 @@ def folder_sources(root: Path, *, release: str | None = None) -> list[SAESource]
     sources = []
     for folder, layout in folders:
         sae_id = folder.relative_to(root).as_posix() if folder != root else root.name
-        sources.append(_local_source(folder, layout, sae_id, release or root.name))
+        sources.append(local_source(folder, layout, sae_id, release or root.name))
     return sources
 
 
-def _local_source(folder: Path, layout: Layout, sae_id: str, release: str) -> SAESource:
+def local_source(folder: Path, layout: Layout, sae_id: str, release: str, *, site: str = "") -> SAESource:
+    """Return the source of the SAE that ``folder`` holds; ``site`` places one whose configuration names none."""
     config = layout.config(folder)
     metadata = config.setdefault("metadata", {})
     if not metadata.get("hook_name") and config.get("hook_name"):
         metadata["hook_name"] = config["hook_name"]
+    if site and not metadata.get("hook_name"):
+        metadata |= {"hook_name": site, "hook_name_guessed": True}
     source = SAESource(
         sae_id=sae_id,
         release=release,
@@ -149,7 +152,7 @@ def _local_source(folder: Path, layout: Layout, sae_id: str, release: str) -> SA
 
 
 def _l0_in(name: str) -> float | None:
-    match = re.search(r"l0_(\d+(?:\.\d+)?)", name)
+    match = re.search(r"(?:^|_)l0_(\d+(?:\.\d+)?)", name)
     return float(match[1]) if match else None
 
 
@@ -193,16 +196,7 @@ def _listed_folder(folder: Path, listing: Path, given: str, layer: int, where: s
     real, layout = found[0]
     root = listing.parent.resolve()
     sae_id = real.relative_to(root).as_posix() if real.is_relative_to(root) else "/".join(real.parts[-3:])
-    source = _local_source(real, layout, sae_id, listing.stem)
-    if source.site:
-        return source
-    config = dict(source.config)
-    config["metadata"] = {
-        **config["metadata"],
-        "hook_name": f"blocks.{layer}.hook_resid_post",
-        "hook_name_guessed": True,
-    }
-    return with_config(source, config)
+    return local_source(real, layout, sae_id, listing.stem, site=f"blocks.{layer}.hook_resid_post")
 
 
 def _listed_published(given: str, release: str | None, model_id: str | None, where: str) -> SAESource:

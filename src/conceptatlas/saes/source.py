@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from conceptatlas.base.errors import InputError
 from conceptatlas.saes.names import ConfigStatus
 from conceptatlas.saes.registry import find_entry, neuronpedia_url
+from conceptatlas.subjects.sites import Site
 
 if TYPE_CHECKING:
     import torch
@@ -57,6 +58,8 @@ class SAESource:
     """Whether site and width are known, inferred from the name, or unknown until the files are there."""
     norm_scale: float | None = None
     """Known factor of ``expected_average_only_in``."""
+    centred: bool = False
+    """Whether it was trained on a model with centred writing weights: each row's own mean over d_model is taken off."""
     asked_by: str = field(default="", compare=False)
     """The specification that it was resolved from, and by which it is found again."""
     config: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
@@ -72,6 +75,11 @@ class SAESource:
     def is_local(self) -> bool:
         """Return whether it was found in a folder of this machine."""
         return self.layout != REGISTRY_LAYOUT
+
+    @property
+    def reads_centred(self) -> bool:
+        """Return whether each row's own mean is to be taken off before it is encoded."""
+        return self.centred and Site.parse(self.site).is_written
 
     @property
     def slug(self) -> str:

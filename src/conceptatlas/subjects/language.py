@@ -18,6 +18,7 @@ from conceptatlas.subjects.bridge import bridge_place, build_bridge
 from conceptatlas.subjects.capture import Batch, edit_hook, hooks, pad_batch, reading
 from conceptatlas.subjects.generation import Generated, continue_text, end_ids, head_on_rows, output_head
 from conceptatlas.subjects.loading import Loaded, Source, choose_device, choose_dtype, load_model, resolve_source
+from conceptatlas.subjects.norms import ignores_mean
 from conceptatlas.subjects.places import Place, find_place
 from conceptatlas.subjects.prefix import (
     BIDIRECTIONAL,
@@ -103,6 +104,11 @@ class LanguageSubject:
     def prefix(self) -> str:
         """``proven by architecture``, ``checked on this model`` or ``needs true passes``."""
         return self.prefix_rule.proof
+
+    @cached_property
+    def ignores_mean(self) -> bool:
+        """Whether its norms take the mean off their rows (LayerNorm, not RMSNorm)."""
+        return ignores_mean(self.stack.layers[0])
 
     @property
     def bos(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from typing import Any, TypeVar
 import torch
 
 from conceptatlas.base.errors import InputError, nearest
+from conceptatlas.base.files import sampled_digest
 
 ORGANISM = "organism"
 
@@ -53,7 +53,8 @@ _WELL_KNOWN = (
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _WEIGHT_SUFFIXES = (".safetensors", ".bin")
-_SAMPLE_BYTES, _SAMPLES, _WHOLE_BELOW = 1 << 16, 64, 64 << 20
+_WHOLE_BELOW = 64 << 20
+_ADAPTER = "adapter_config.json"
 
 T = TypeVar("T")
 
@@ -85,6 +86,11 @@ def resolve_source(model: str | Path) -> Source:
         return Source(ORGANISM, str(organism_path()), local=True)
     path = Path(model).expanduser()
     if path.is_dir():
+        if (path / _ADAPTER).is_file():
+            raise InputError(
+                f"The folder {path} holds an adapter ({_ADAPTER}), which is not applied here; merge it into its base model "
+                "(peft's merge_and_unload) and save that, or take the adapter's files out to read the base model alone."
+            )
         if not (path / "config.json").is_file():
             raise InputError(
                 f"The folder {path} holds no config.json, so it is no Hugging Face model; give the folder that "
@@ -172,8 +178,14 @@ def load_model(source: Source, *, device: torch.device, dtype: torch.dtype | str
             ),
         )
     _check_complete(model, report, source)
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise InputError(
+            f"{source.id} comes with an adapter ({_ADAPTER}); merge it into its base model (peft's merge_and_unload), save "
+            "that, and give its folder as --model."
+        )
     revision = content_hash(Path(source.location)) if source.local else str(config._commit_hash or "unknown")
     model = model.to(device).eval().requires_grad_(requires_grad=False)
+    _check_finite(model, source)
     return Loaded(model, tokenizer, model.config.get_text_config(), revision)
 
 
@@ -203,6 +215,36 @@ def _check_complete(model: Any, report: dict[str, Any], source: Source) -> None:
             f"The checkpoint of {source.id} lacks {len(missing)} weights of {type(model).__name__} (first: "
             f"{missing[0]}), which would be random; take a complete checkpoint, or mend `architectures` in its config."
         )
+
+
+def _check_finite(model: Any, source: Source) -> None:
+    """Refuse weights that hold NaN or infinity: every state after them would.
+
+    Raises:
+        InputError: One does; the message has its file, name and count.
+    """
+    for name, weight in model.named_parameters():
+        # One pass in the usual case: a sum is finite only if all its terms are (and may overflow though they are).
+        if weight.is_floating_point() and not bool(torch.isfinite(weight.sum())):
+            bad = int((~torch.isfinite(weight)).sum())
+            if bad:
+                raise InputError(
+                    f"The weights of {source.id} hold {bad} values that are NaN or infinite in {name} "
+                    f"({_file_of(source, name)}); get the checkpoint again, or load it with another --dtype."
+                )
+
+
+def _file_of(source: Source, name: str) -> str:
+    """Return the file that holds a parameter, where that is plain; else where the model lies."""
+    from safetensors import safe_open
+
+    if source.local:
+        for path in sorted(Path(source.location).glob("*.safetensors")):
+            with safe_open(path, framework="pt") as handle:
+                keys = set(handle.keys())
+            if any(key == name or name.endswith(f".{key}") or key.endswith(f".{name}") for key in keys):
+                return str(path)
+    return source.location
 
 
 @contextmanager
@@ -282,21 +324,6 @@ def known_models() -> list[str]:
 
 
 def content_hash(folder: Path) -> str:
-    """Return ``sha256:…`` over a model folder's configuration, tokenizer and weights.
-
-    Weight files of 64 MiB or more enter with their size, their head and 64 samples spread over them: two checkpoints of
-    one shape differ nearly everywhere, and no gigabytes are read.
-    """
-    digest = hashlib.sha256()
+    """Return ``sha256:…`` over a model folder's configuration, tokenizer and weights (large files by samples)."""
     files = [p for p in folder.iterdir() if p.suffix in _WEIGHT_SUFFIXES or p.name in ("config.json", "tokenizer.json")]
-    for path in sorted(files):
-        size = path.stat().st_size
-        digest.update(f"{path.name}\0{size}\0".encode())
-        with path.open("rb") as handle:
-            if size < _WHOLE_BELOW:
-                digest.update(handle.read())
-                continue
-            for sample in range(_SAMPLES):
-                handle.seek(sample * (size - _SAMPLE_BYTES) // (_SAMPLES - 1))
-                digest.update(handle.read(_SAMPLE_BYTES))
-    return f"sha256:{digest.hexdigest()}"
+    return sampled_digest(files, whole_below=_WHOLE_BELOW)

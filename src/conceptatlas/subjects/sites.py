@@ -41,6 +41,14 @@ BRIDGE_HOOKS: dict[str, str] = {
 }
 
 _HOOKS = BLOCK_HOOKS | BRIDGE_HOOKS
+
+# The residual stream and what is added to it: the sites that centring the writing weights takes the mean from.
+_WRITTEN = frozenset(
+    {
+        EMBED, "hook_resid_pre", "hook_resid_mid", "hook_resid_post",
+        "hook_attn_out", "hook_mlp_out", "attn.hook_out", "mlp.hook_out",
+    }
+)  # fmt: skip
 _BLOCK = re.compile(r"blocks\.(\d+)\.(.+)")
 # The list of blocks is called layers, layer or h; anything may stand before it (model., transformer., gpt_neox.).
 _HF_BLOCK = re.compile(r"(?:[A-Za-z_]\w*\.)*?(?:layers|layer|h)\.(\d+)(?:\.(.+))?")
@@ -115,6 +123,11 @@ class Site:
     def hook_name(self) -> str:
         """The name as SAELens and TransformerLens write it (``hook_embed`` for ``embed``)."""
         return "hook_embed" if self.layer is None else str(self)
+
+    @property
+    def is_written(self) -> bool:
+        """Whether it is the residual stream, or what a module adds to it."""
+        return self.hook in _WRITTEN
 
     @property
     def order(self) -> tuple[int, int]:

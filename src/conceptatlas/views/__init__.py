@@ -9,6 +9,7 @@ from typing import Any
 _NAMES: dict[str, str] = {
     "card": "notebook",
     "explore": "notebook",
+    "compare_concepts": "crossing",
     "effect": "effecting",
     "trace": "tracing",
     "report": "reporting",

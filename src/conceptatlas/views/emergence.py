@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from conceptatlas.evidence import FeatureRef
@@ -22,22 +22,20 @@ if TYPE_CHECKING:
 # One-sided 95% of the standard normal distribution.
 _Z95 = 1.6448536269514722
 
-# The baselines with a figure per layer, in the order of the legend; the number is their colour.
-CURVES: dict[str, tuple[str, int]] = {
-    "k_sparse": ("k-sparse probe", 1),
-    "difference_of_means": ("difference of means", 2),
-    "logistic": ("logistic probe", 3),
-    "random_sae": ("frozen-random SAE", 4),
-}
+# Colours of the baselines' curves, in the order in which kinds first occur; 0 is the best feature's.
+_LOOKS = 6
+# A name of ``baselines.json`` without what differs within its kind (the k of a k-sparse probe).
+_KIND_NAME = re.compile(r",? *\(?k *= *\d+\)?$")
 
 
 @dataclass(frozen=True)
 class Emergence:
-    """The curves of ``emergence.png`` and of the report, and the null line."""
+    """The curves of ``emergence.png`` and of the report, the null line, and the grades that are compared."""
 
     series: tuple[Series, ...]
     null: float | None
     null_name: str
+    grades: tuple[int, int]
 
 
 def chance_auroc(n_high: int, n_low: int) -> float | None:
@@ -55,7 +53,7 @@ def best_by_layer(table: pl.LazyFrame) -> pl.DataFrame:
     """Return the feature of each layer that scores highest on discovery, by layer (the first of equals).
 
     Args:
-        table: ``all_features.parquet``: every feature that ever fired.
+        table: ``all_features.parquet``: every feature that fires on some recorded row.
     """
     names = ("slug", "sae_id", "average_l0", "feature_id", "direction", "interpretability_score")
     best = pl.col("interpretability_score").arg_max()
@@ -100,22 +98,22 @@ def _layers(rivals: Iterable[Rival], name: str, look: int) -> Series:
     return Series(name, look, tuple(points))
 
 
-def grades_compared(labels: npt.NDArray[np.integer], holdout: npt.NDArray[np.bool_]) -> tuple[int, int]:
-    """Return the highest and the lowest grade on discovery: what an AUROC compares."""
-    seen = np.unique(labels[~holdout])
-    return int(seen[-1]), int(seen[0])
-
-
 def emergence_of(study: Study) -> Emergence | None:
     """Return the curves of a study; None where there is no ranking, no recording or no hold-out."""
     if study.all_features is None or study.recording is None or not study.holdout.any():
         return None
-    high, low = grades_compared(study.labels, study.holdout)
-    rivals = rivals_of(study)
+    low, high = study.grades
+    kinds: dict[str, list[Rival]] = {}
+    for rival in rivals_of(study):
+        if rival.layer is not None and rival.comparable:
+            kinds.setdefault(rival.kind, []).append(rival)
     curves = [_features_curve(study, high, low)]
-    curves += [_layers([r for r in rivals if r.kind == kind], name, look) for kind, (name, look) in CURVES.items()]
+    curves += [
+        _layers(rivals, _KIND_NAME.sub("", rivals[0].name), 1 + number % _LOOKS)
+        for number, rivals in enumerate(kinds.values())
+    ]
     series = tuple(curve for curve in curves if curve.points)
     if not series:
         return None
     counts = [int((study.holdout & (study.labels == grade)).sum()) for grade in (high, low)]
-    return Emergence(series, chance_auroc(*counts), "knows nothing (95%)")
+    return Emergence(series, chance_auroc(*counts), "knows nothing (95%)", (low, high))

@@ -13,6 +13,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from conceptatlas.ranking.summary import shuffles
+
 _HERE = Path(__file__).parent
 STATIC = _HERE / "static"
 STYLE_FILE = STATIC / "style.css"
@@ -34,6 +36,13 @@ def interval(low: float | None, high: float | None, digits: int = 2) -> str:
     if low is None or high is None or math.isnan(low) or math.isnan(high):
         return ""
     return f"{low:.{digits}f}–{high:.{digits}f}"
+
+
+def chance(p_value: float | None, permutations: int) -> str:
+    """Return a permutation p-value as what was counted (``0 of 1,000``); a dash where there is none."""
+    if p_value is None or not permutations:
+        return "–"
+    return shuffles(p_value, permutations).removesuffix(" shuffles")
 
 
 def probability(value: float | None) -> str:
@@ -76,7 +85,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    env.filters.update(figure=figure, probability=probability, clipped=clipped)
+    env.filters.update(figure=figure, probability=probability, chance=chance, clipped=clipped)
     env.globals.update(interval=interval, heat_levels=heat_levels, zip=zip)
     return env
 

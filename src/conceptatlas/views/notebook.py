@@ -63,7 +63,9 @@ def card(source: Ranking | str | os.PathLike[str], rank: int = 1) -> Card:
         raise InputError(f"The recording of the ranking in {study.path} is not found; keep it where it was ranked.")
     feature = next((feature for feature in study.features if feature.rank == rank), None)
     if feature is None:
-        raise InputError(f"There is no rank {rank}: {len(study.features)} features passed the filters.")
+        raise InputError(
+            f"There is no rank {rank} among the {len(study.features)} features shown; rank with a larger top_n."
+        )
     style = style_text()
     html = render(
         "card.html",

@@ -1,15 +1,14 @@
-"""The baselines of a ranking as the views show them, and the plain sentence that compares a feature with them."""
+"""The baselines of a ranking as the views show them, and how the best feature compares with each."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from conceptatlas.views.study_folder import Study
-
-LEVEL = 0.005
 
 
 @dataclass(frozen=True)
@@ -17,15 +16,18 @@ class Rival:
     """A baseline at one site (or of the text alone).
 
     Attributes:
-        kind: ``difference_of_means``, ``logistic``, ``bag_of_words``, ``length``, ``random_sae`` or ``k_sparse``.
+        kind: What ``baselines.json`` calls it, such as ``difference_of_means`` or ``random_directions``.
         name: What the tables call it.
         site: Its site; empty for a baseline of the text alone.
         layer: Its layer; None for a baseline of the text alone.
-        auroc: AUROC of label 3 against 0 on discovery, by cross-validation where it was fitted (None: not computed).
-        auroc_holdout: The same on hold-out.
-        low: Lower end of the hold-out interval.
-        high: Upper end.
-        k: Features used, for ``k_sparse``.
+        auroc: AUROC of the highest grade against the lowest on discovery, by cross-validation where it was fitted
+            (None: not computed).
+        auroc_holdout: The same on hold-out, with ``low`` and ``high``, its 95% interval.
+        concordance: Concordance over all grades on hold-out, with ``concordance_low`` and ``concordance_high``.
+        comparable: Whether it was computed on the rows that the features were computed on.
+        why_not: Where it is not comparable: why.
+        k: Features used, for k-sparse probes.
+        draws: For a random control: of how many draws this is the middle one, and their range; empty for others.
     """
 
     kind: str
@@ -37,6 +39,12 @@ class Rival:
     low: float | None
     high: float | None
     k: int | None = None
+    concordance: float | None = None
+    concordance_low: float | None = None
+    concordance_high: float | None = None
+    comparable: bool = True
+    why_not: str = ""
+    draws: str = ""
 
 
 def _number(value: Any) -> float | None:
@@ -45,46 +53,49 @@ def _number(value: Any) -> float | None:
     return float(value)
 
 
-def compare_words(feature: float | None, rival: float | None) -> str:
-    """Say how a feature's hold-out AUROC stands to a rival's: beats, falls short of, or is level with."""
-    if feature is None or rival is None:
-        return "cannot be compared with"
-    if abs(feature - rival) < LEVEL:
-        return "is level with"
-    return "beats" if feature > rival else "falls short of"
-
-
 def best_of_each(rivals: list[Rival]) -> list[Rival]:
-    """Return one rival of each kind (and k): the site that was best on discovery, never on hold-out."""
+    """Return one rival of each kind (and k): the site that was best on discovery, never on hold-out.
+
+    A site that is comparable comes before one that is not.
+    """
     chosen: dict[tuple[str, int | None], Rival] = {}
     for rival in rivals:
         key = (rival.kind, rival.k)
         have = chosen.get(key)
-        if have is None or (rival.auroc or 0.0) > (have.auroc or 0.0):
+        if have is None or (rival.comparable, rival.auroc or 0.0) > (have.comparable, have.auroc or 0.0):
             chosen[key] = rival
     return list(chosen.values())
 
 
+def _rival(entry: Mapping[str, Any]) -> Rival:
+    kind, layer, k = str(entry["baseline"]), entry.get("layer"), entry.get("k")
+    return Rival(
+        kind=kind,
+        name=str(entry.get("name") or kind),
+        site=str(entry.get("site") or ""),
+        layer=None if layer is None else int(layer),
+        auroc=_number(entry.get("auroc_discovery")),
+        auroc_holdout=_number(entry.get("auroc_holdout")),
+        low=_number(entry.get("low")),
+        high=_number(entry.get("high")),
+        k=None if k is None else int(k),
+        concordance=_number(entry.get("concordance_holdout")),
+        concordance_low=_number(entry.get("concordance_low")),
+        concordance_high=_number(entry.get("concordance_high")),
+        comparable=bool(entry.get("comparable", True)),
+        why_not=str(entry.get("why_not") or ""),
+        draws=_draws(entry),
+    )
+
+
+def _draws(entry: Mapping[str, Any]) -> str:
+    if not entry.get("draws"):
+        return ""
+    least, most = _number(entry.get("draws_min")), _number(entry.get("draws_max"))
+    between = "" if least is None or most is None else f", {least:.2f}–{most:.2f}"
+    return f"median of {entry['draws']} draws{between}"
+
+
 def rivals_of(study: Study) -> list[Rival]:
     """Return every baseline of the study's ranking (none where none was computed)."""
-    if study.ranking is None:
-        return []
-    found = []
-    for entry in study.ranking.baselines:
-        kind = str(entry["baseline"])
-        k = entry.get("k")
-        layer = entry.get("layer")
-        found.append(
-            Rival(
-                kind=kind,
-                name=str(entry.get("name") or kind),
-                site=str(entry.get("site") or ""),
-                layer=None if layer is None else int(layer),
-                auroc=_number(entry.get("auroc_discovery")),
-                auroc_holdout=_number(entry.get("auroc_holdout")),
-                low=_number(entry.get("low")),
-                high=_number(entry.get("high")),
-                k=None if k is None else int(k),
-            )
-        )
-    return found
+    return [] if study.ranking is None else [_rival(entry) for entry in study.ranking.baselines]

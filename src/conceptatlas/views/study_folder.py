@@ -19,7 +19,7 @@ import polars as pl
 from conceptatlas.base.errors import InputError
 from conceptatlas.base.files import read_json
 from conceptatlas.base.provenance import RUN_FILE
-from conceptatlas.concepts import holdout_mask
+from conceptatlas.concepts import holdout_of
 from conceptatlas.evidence import FeatureRef, ItemTexts, column_of_rows, features_of_ranking, item_bounds
 from conceptatlas.recording import Recording
 
@@ -32,7 +32,11 @@ RANKED = "ranked_features.csv"
 LABELS = "feature_labels.json"
 ALL_FEATURES = "all_features.parquet"
 # What only the ranked table says of a feature.
-RANKED_ONLY = ("rank", "neuronpedia_url", "auroc_holdout_low", "auroc_holdout_high", "family")
+RANKED_ONLY = (
+    "rank", "neuronpedia_url", "auroc_holdout_low", "auroc_holdout_high", "family", "fails", "dense", "confounded",
+    "comes_back", "concordance_holdout", "concordance_holdout_low", "concordance_holdout_high",
+    *(f"auroc_{step}_holdout{part}" for step in ("1v0", "2v1", "3v2") for part in ("", "_low", "_high")),
+)  # fmt: skip
 
 Pool = Literal["final", "max", "mean"]
 
@@ -103,7 +107,7 @@ class Study:
 
     @cached_property
     def all_features(self) -> pl.LazyFrame | None:
-        """The table of every feature that ever fired, not read; None without a ranking."""
+        """The table of every feature that fires on some recorded row, not read; None without a ranking."""
         path = self.file("rank", ALL_FEATURES)
         return None if path is None else pl.scan_parquet(path)
 
@@ -155,12 +159,8 @@ class Study:
     @cached_property
     def holdout(self) -> npt.NDArray[np.bool_]:
         """Which items the ranking held out, bool [N]."""
-        return holdout_mask(
-            self.labels,
-            self.items["split_hash"].to_numpy(),
-            split=self.items["split"].to_list() if "split" in self.items.columns else None,
-            share=self.holdout_share,
-        )
+        by = self.run("rank").get("options", {}).get("holdout_by")
+        return holdout_of(self.items, share=self.holdout_share, by=by)
 
     @cached_property
     def texts(self) -> ItemTexts:
@@ -171,10 +171,10 @@ class Study:
 
     @cached_property
     def features(self) -> list[FeatureRef]:
-        """The kept features, best first (none without both a recording and a ranking)."""
+        """The features shown, best first: the first ``top_n`` of the ranked table (none without recording or ranking)."""
         if self.recording is None or self.ranking is None:
             return []
-        return features_of_ranking(self.ranking, self.recording)
+        return features_of_ranking(self.ranking, self.recording, top_n=self.ranking.shown.height)
 
     def _card_anchor(self, slug: str, feature_id: int, rank: int | None) -> str:
         """Return where a feature's card is in the report, or an empty string where it has none."""
@@ -184,32 +184,53 @@ class Study:
     def family_head(self, rank: int) -> int | None:
         """Return the rank of the best feature of a feature's family; None where it is itself the best or has none."""
         family = self.rows_by_rank[rank].get("family")
-        if family is None:
-            return None
-        head = min(other for other, row in self.rows_by_rank.items() if row.get("family") == family)
+        head = None if family is None else self._family_heads[family]
         return None if head == rank else head
 
     @cached_property
+    def _family_heads(self) -> dict[int, int]:
+        """The best rank of each family among the features shown."""
+        heads: dict[int, int] = {}
+        for rank, row in sorted(self.rows_by_rank.items()):
+            if row.get("family") is not None:
+                heads.setdefault(row["family"], rank)
+        return heads
+
+    @cached_property
     def varied(self) -> list[FeatureRef]:
-        """The kept features, the best of each family first and then the others: the first ten are ten different things."""
+        """The features shown, the best of each family first, then the others: the first ten are ten different things."""
         best: dict[object, FeatureRef] = {}
         for feature in self.features:
             family = self.rows_by_rank[feature.rank or 0].get("family")
             best.setdefault(("alone", feature.rank) if family is None else family, feature)
-        heads = list(best.values())
-        return heads + [feature for feature in self.features if feature not in heads]
+        heads = set(best.values())
+        return list(best.values()) + [feature for feature in self.features if feature not in heads]
 
     @cached_property
     def rows_by_rank(self) -> dict[int, dict[str, Any]]:
-        """The kept features' figures, by rank."""
+        """The figures of the features shown (the first ``top_n`` of the ranked table), by rank."""
         if self.ranking is None:
             return {}
-        return {int(row["rank"]): row for row in self.ranking.features.iter_rows(named=True)}
+        return {int(row["rank"]): row for row in self.ranking.shown.iter_rows(named=True)}
+
+    @cached_property
+    def grades(self) -> tuple[int, int]:
+        """The lowest and the highest grade: what an AUROC, and the share above the threshold, compare."""
+        if self.ranking is not None:
+            low, high = self.ranking.facts["grades"]
+            return int(low), int(high)
+        seen = np.unique(self.labels)
+        return (int(seen[0]), int(seen[-1])) if len(seen) else (0, 0)
+
+    @property
+    def permutations(self) -> int:
+        """How many times the ranking shuffled the grades."""
+        return 0 if self.ranking is None else int(self.ranking.null.get("permutations") or 0)
 
     def figures(self, feature: FeatureRef) -> dict[str, Any] | None:
-        """Return what the ranking says of any feature that ever fired; None where it says nothing.
+        """Return what the ranking says of any feature that fires on some recorded row; None where it says nothing.
 
-        The ranked table where the feature stands in it, else the table of all features, which lacks the intervals.
+        The ranked table where the feature is among those shown, else the table of all features, which lacks the intervals.
         """
         if feature.rank in self.rows_by_rank:
             return self.rows_by_rank[feature.rank]
@@ -225,16 +246,6 @@ class Study:
             return None
         row = dict.fromkeys(RANKED_ONLY, None) | found.row(0, named=True)
         return {key: _widened(value) for key, value in row.items()}
-
-    @cached_property
-    def near_misses(self) -> list[str]:
-        """Where nothing passed the filters: the nearest features and what each lacked, a sentence each."""
-        if self.ranking is None or not self.ranking.near_misses.height:
-            return []
-        return [
-            f"layer {row['layer']} · L0 {row['average_l0']:g} · feature {row['feature_id']}: {row['lacks']}"
-            for row in self.ranking.near_misses.iter_rows(named=True)
-        ]
 
     @cached_property
     def _bounds(self) -> npt.NDArray[np.int64]:

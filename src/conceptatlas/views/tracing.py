@@ -242,7 +242,7 @@ def _draw_sentences(study: Study, features: Sequence[FeatureRef], folder: Path, 
                 np.stack([study.column(feature)[start:stop] for feature in features]),
                 features,
                 title=study.texts.texts[item],
-                subtitle=f"{study.title} · label {label} · {'hold-out' if study.holdout[item] else 'discovery'} · "
+                subtitle=f"{study.title} · grade {label} · {'hold-out' if study.holdout[item] else 'discovery'} · "
                 f"sentence {item}",
                 options=look,
             )

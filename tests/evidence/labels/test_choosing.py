@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conceptatlas.evidence.labels.choosing import choose, spread, wrong_marks
-from conceptatlas.evidence.labels.collect import CollectOptions, FeatureExamples
+from conceptatlas.concepts.similarity import jaccard, normalised, shingles
+from conceptatlas.evidence.labels.choosing import choose, spread, unscored, wrong_marks
+from conceptatlas.evidence.labels.collect import CollectOptions, FeatureExamples, Smallest
 from conceptatlas.evidence.labels.contexts import Context
 from conceptatlas.evidence.labels.scoring import balanced_accuracy, questions_of
 from conceptatlas.evidence.labels.targets import Target
@@ -79,6 +82,45 @@ def test_the_labeller_sees_strong_and_weak() -> None:
 def test_two_texts_leave_one_for_the_score() -> None:
     choice = choose(examples([(0, 0), (1, 1)], [(5, 5)]), n_shown=10, n_scored=10)
     assert [len(choice.shown), len(choice.activating), len(choice.silent)] == [1, 1, 1]
+
+
+def test_planted_twins_and_near_duplicates_are_never_both_shown_and_scored() -> None:
+    """Every text stands three times: as it is, in capitals with other marks, and with one word more."""
+    found = FeatureExamples(TARGET, CollectOptions(max_examples=9, sample=60, silent=30))
+    rng, words = np.random.default_rng(0), [f"w{i}" for i in range(200)]
+    texts = [" ".join(rng.choice(words, 14)) for _ in range(20)]
+    copies = [copy for text in texts for copy in (text, text.upper().replace(" ", ", "), f"{text} indeed")]
+    for number in rng.permutation(len(copies)):
+        context = a_context(int(number), copies[number], 1.0 + number / 100)
+        found.n_active_tokens += 1
+        found.max_activation = max(found.max_activation, context.activation)
+        found._top.add(context, -context.activation, number)
+        found._sample.add(context, float(number))
+    choice = choose(found, n_shown=8, n_scored=9)
+    assert len(choice.shown) == 8
+    assert len(choice.activating) == 9
+    for shown in choice.shown:
+        for scored in choice.activating:
+            assert normalised(shown.text) != normalised(scored.text)
+            assert jaccard(shingles(shown.text), shingles(scored.text)) < 0.8
+    # What makes the search label shares nothing with what judges it.
+    used = unscored(found, choice)
+    assert used
+    for one in used:
+        for scored in choice.activating:
+            assert jaccard(shingles(one.text), shingles(scored.text)) < 0.8
+
+
+def test_a_twin_of_the_whole_text_is_not_scored_by_another_piece() -> None:
+    found = examples([(0, 0), (1, 1), (2, 2), (3, 3)], [])
+    same = [replace(context, twin_key="one text") for context in found.top]
+    found._top = Smallest(5)
+    found._sample = Smallest(5)
+    for number, context in enumerate(same):
+        found._top.add(context, -context.activation, number)
+    choice = choose(found, n_shown=4, n_scored=4)
+    assert len(choice.shown) == 1
+    assert choice.activating == []
 
 
 def test_spread_takes_from_each_in_turn() -> None:

@@ -1,4 +1,4 @@
-"""Which examples the labeller is shown, and which are kept for judging its label: never of the same text."""
+"""Which examples the labeller is shown, and which judge its label: never the same text, a twin or a near-duplicate."""
 
 from __future__ import annotations
 
@@ -8,8 +8,13 @@ from itertools import chain, zip_longest
 
 import numpy as np
 
+from conceptatlas.concepts.grouping import LEVELS
+from conceptatlas.concepts.similarity import NearDuplicates, normalised
 from conceptatlas.evidence.labels.collect import FeatureExamples
 from conceptatlas.evidence.labels.contexts import Context
+
+# Pieces of texts are near-duplicates from this Jaccard index on, as items are that a recording groups.
+NEAR_PIECES = LEVELS[0]
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,8 @@ def choose(found: FeatureExamples, *, n_shown: int, n_scored: int) -> Choice:
     Only clear examples count as activating: many features are faintly active on much that has nothing to do with what
     drives them, and a text like that neither fits a label nor fails to. The labeller sees the strongest (half) and
     some of each decile, from the strongest down; at most half of the texts there are, so that some are left. No text
-    of which it sees a piece, and none that reads the same, is used in scoring.
+    of which it sees a piece, no twin of it (but for case, punctuation and white space) and no near-duplicate of a piece
+    (Jaccard index of words and word pairs at least 0.8) is used in scoring.
 
     Args:
         found: What was collected.
@@ -46,10 +52,10 @@ def choose(found: FeatureExamples, *, n_shown: int, n_scored: int) -> Choice:
     budget = min(n_shown, max(1, n_texts // 2))
     strong = top[: (budget + 1) // 2]
     shown = _distinct([*strong, *across, *top])[:budget]
-    texts, sequences = {c.text for c in shown}, {c.sequence_index for c in shown}
-    activating = [c for c in _distinct([*across, *top]) if _is_new(c, texts, sequences)][:n_scored]
-    firing = {c.text for c in chain(found.top, spread(found.by_decile))}
-    silent = [c for c in _distinct(found.silent) if c.text not in firing and _is_new(c, texts, sequences)]
+    seen = _Seen(shown)
+    activating = [c for c in _distinct([*across, *top]) if seen.is_new(c)][:n_scored]
+    firing = {normalised(c.text) for c in chain(found.top, spread(found.by_decile))}
+    silent = [c for c in _distinct(found.silent) if normalised(c.text) not in firing and seen.is_new(c)]
     return Choice(shown, activating, silent[:n_scored])
 
 
@@ -60,20 +66,43 @@ def spread(by_decile: dict[int, list[Context]]) -> list[Context]:
 
 
 def _distinct(contexts: Iterable[Context]) -> list[Context]:
-    """Drop all but the first example of each text, and those that read the same as an earlier one."""
+    """Drop all but the first example of each text, and twins and near-duplicates of an earlier one."""
     kept: list[Context] = []
-    texts: set[str] = set()
-    sequences: set[int] = set()
+    seen = _Seen()
     for context in contexts:
-        if _is_new(context, texts, sequences):
+        if seen.is_new(context):
             kept.append(context)
-            texts.add(context.text)
-            sequences.add(context.sequence_index)
+            seen.add(context)
     return kept
 
 
-def _is_new(context: Context, texts: set[str], sequences: set[int]) -> bool:
-    return context.text not in texts and context.sequence_index not in sequences
+def unscored(found: FeatureExamples, choice: Choice) -> list[Context]:
+    """Return the clear examples, strongest first, that share nothing with those by which a label is judged."""
+    scored = _Seen(choice.activating)
+    clear = [*filter(found.is_clear, found.top), *found.clear]
+    places = {(c.sequence_index, c.token_position): c for c in clear if scored.is_new(c)}
+    return list(places.values())
+
+
+class _Seen:
+    """Examples that were taken: tells whether another shares its text with one, is its twin or its near-duplicate."""
+
+    def __init__(self, contexts: Iterable[Context] = ()) -> None:
+        self._sequences: set[int] = set()
+        self._keys: set[str] = set()
+        self._near = NearDuplicates(NEAR_PIECES)
+        for context in contexts:
+            self.add(context)
+
+    def add(self, context: Context) -> None:
+        self._sequences.add(context.sequence_index)
+        self._keys |= {context.twin_key, f"piece:{normalised(context.text)}"} - {""}
+        self._near.add(context.text)
+
+    def is_new(self, context: Context) -> bool:
+        if context.sequence_index in self._sequences or context.twin_key in self._keys:
+            return False
+        return f"piece:{normalised(context.text)}" not in self._keys and not self._near.has_near(context.text)
 
 
 def wrong_marks(context: Context, rng: np.random.Generator) -> np.ndarray | None:

@@ -6,7 +6,8 @@
    is a uniform sample without replacement; likewise of the windows whose random place has it silent all round.
 4. At the end the sample is cut into deciles of its activation: exact while all active windows fit, else an estimate.
 
-So memory does not grow with the texts, and nothing depends on the size of the batches.
+So memory does not grow with the texts, and nothing depends on the size of the batches: strengths are compared as
+`conceptatlas.base.ties` says, and of equally strong ones the earlier window or token is taken.
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ import numpy as np
 import numpy.typing as npt
 
 from conceptatlas.base.errors import InputError
+from conceptatlas.base.ties import comparable
 from conceptatlas.evidence.examples import N_DECILES, decile_of
 from conceptatlas.evidence.labels.contexts import Context, cut_context
 from conceptatlas.evidence.labels.targets import Target
 from conceptatlas.evidence.labels.texts import TextStream
 from conceptatlas.evidence.labels.windows import Window, WindowCutter, batches_of
 from conceptatlas.saes import SparseColumns, encode_rows
+from conceptatlas.saes.asked import fit_to_model
 from conceptatlas.subjects import Site
 
 if TYPE_CHECKING:
@@ -174,13 +177,13 @@ class FeatureExamples:
         self.n_active_windows += len(peaks)
         for window, row, value in peaks:
             self.max_activation = max(self.max_activation, value)
-            order = (float(batch.order[window]), float(row))
-            strong = self._top.wants(-value, *order)
+            key = (-float(comparable(value)), float(batch.order[window]))
+            strong = self._top.wants(*key)
             sampled = self._sample.wants(batch.keys[window])
             if strong or sampled:
                 context = batch.context(window, row, rows, values)
                 if strong:
-                    self._top.add(context, -value, *order)
+                    self._top.add(context, *key)
                 if sampled:
                     self._sample.add(context, batch.keys[window])
         for window in batch.by_key:
@@ -196,7 +199,7 @@ class FeatureExamples:
 def window_peaks(
     rows: npt.NDArray[np.integer], values: npt.NDArray[np.float32], window_of_row: npt.NDArray[np.integer]
 ) -> list[tuple[int, int, float]]:
-    """Return (window, row, activation) of the largest activation in each window that has any; the first of equal ones.
+    """Return (window, row, activation) of the largest activation in each window that has any; the first of ties.
 
     Args:
         rows: Rows at which the feature is active, ascending.
@@ -205,11 +208,12 @@ def window_peaks(
     """
     if not len(rows):
         return []
+    strengths = comparable(values)
     windows = window_of_row[rows]
     begins = np.concatenate([[0], np.flatnonzero(np.diff(windows)) + 1])
-    largest = np.maximum.reduceat(values, begins)
+    largest = np.maximum.reduceat(strengths, begins)
     counts = np.diff(np.concatenate([begins, [len(rows)]]))
-    hits = np.flatnonzero(values == np.repeat(largest, counts))
+    hits = np.flatnonzero(strengths == np.repeat(largest, counts))
     _, firsts = np.unique(windows[hits], return_index=True)
     at = hits[firsts]
     return [(int(windows[i]), int(rows[i]), float(values[i])) for i in at]
@@ -271,6 +275,7 @@ class Collected:
         n_empty: Records without a text.
         n_windows: Windows that they made.
         n_tokens: Tokens, special ones not counted.
+        notes: What the SAEs' configurations ask of the model, done or not.
     """
 
     features: list[FeatureExamples]
@@ -279,6 +284,7 @@ class Collected:
     n_empty: int = 0
     n_windows: int = 0
     n_tokens: int = 0
+    notes: list[str] = field(default_factory=list)
 
 
 def collect(
@@ -301,10 +307,10 @@ def collect(
     Raises:
         InputError: The texts cannot be read, or an SAE does not fit the model.
     """
-    encoders = _encoders(subject, targets, options.features_at_once)
+    encoders, notes = _encoders(subject, targets, options.features_at_once)
     sites = sorted({Site.parse(group.source.site) for group in encoders}, key=lambda site: (site.order, site.hook))
     rng = np.random.default_rng(options.seed)
-    found = Collected([FeatureExamples(target, options) for target in targets])
+    found = Collected([FeatureExamples(target, options) for target in targets], notes=notes)
     background = Smallest(options.background)
     cutter = WindowCutter(subject, max_tokens=options.max_tokens)
     limit = PADDED_TOKENS_CPU if subject.device.type == "cpu" else PADDED_TOKENS_GPU
@@ -377,15 +383,18 @@ class ColumnEncoder:
                 yield place, found.column(column)
 
 
-def _encoders(subject: LanguageSubject, targets: Sequence[Target], at_once: int) -> list[ColumnEncoder]:
-    """Load each SAE once, in the order of the targets."""
+def _encoders(
+    subject: LanguageSubject, targets: Sequence[Target], at_once: int
+) -> tuple[list[ColumnEncoder], list[str]]:
+    """Load each SAE once, in the order of the targets, as it fits the model; and return notes on what was done for it."""
     groups: dict[str, list[int]] = {}
     for place, target in enumerate(targets):
         groups.setdefault(target.source.slug, []).append(place)
     widths = subject.widths([Site.parse(targets[places[0]].source.site) for places in groups.values()])
-    loaded = []
+    loaded, notes = [], []
     for places in groups.values():
-        source = targets[places[0]].source
+        (source,), said = fit_to_model([targets[places[0]].source], subject)
+        notes += said
         width = widths[str(Site.parse(source.site))]
         if source.d_in != width:
             raise InputError(
@@ -394,4 +403,4 @@ def _encoders(subject: LanguageSubject, targets: Sequence[Target], at_once: int)
             )
         encoder = source.load_encoder(subject.device)
         loaded.append(ColumnEncoder(source, encoder, [targets[p].index for p in places], places, at_once))
-    return loaded
+    return loaded, notes

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from conceptatlas.concepts.similarity import normalised
 from conceptatlas.evidence.examples import cut_text
 from conceptatlas.evidence.labels.windows import Window
 
@@ -28,6 +30,8 @@ class Context:
         activations: float32 [C].
         centre: Which of the C tokens it is: the one of the largest activation; for a silent example any.
         decile: 1 (weakest) to 10 among the activating examples, where it was chosen by decile.
+        twin_key: The same for whole texts that differ in case, punctuation, white space and Unicode form only; empty
+            where it is not known.
     """
 
     sequence_index: int
@@ -37,6 +41,7 @@ class Context:
     activations: npt.NDArray[np.float32]
     centre: int
     decile: int | None = None
+    twin_key: str = ""
 
     @property
     def activation(self) -> float:
@@ -94,6 +99,7 @@ def cut_context(
         ends=(window.ends[first:last] - begin).astype(np.int32),
         activations=acts,
         centre=row - first,
+        twin_key=hashlib.blake2b(normalised(window.text).encode(), digest_size=16).hexdigest(),
     )
 
 

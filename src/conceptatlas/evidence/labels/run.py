@@ -13,8 +13,8 @@ from conceptatlas.base.files import ensure_folder
 from conceptatlas.base.progress import progress_bar
 from conceptatlas.base.provenance import write_run
 from conceptatlas.evidence.labels.asking import label_request, read_label
-from conceptatlas.evidence.labels.choosing import Choice, choose
-from conceptatlas.evidence.labels.collect import Collected, CollectOptions, FeatureExamples, collect
+from conceptatlas.evidence.labels.choosing import Choice, choose, unscored
+from conceptatlas.evidence.labels.collect import Collected, CollectOptions, collect
 from conceptatlas.evidence.labels.keywords import (
     background_frequencies,
     search_keywords,
@@ -29,6 +29,8 @@ from conceptatlas.llm import LLM, Ask, ChatRequest, NoAnswer
 
 if TYPE_CHECKING:
     from conceptatlas.ranking import Ranking
+    from conceptatlas.recording import Recording
+    from conceptatlas.saes import SAESource
 
 
 @dataclass(frozen=True)
@@ -148,10 +150,11 @@ def prepare_labels(
     from conceptatlas.subjects import load_subject
 
     asked = read_features(features, top_n=top_n)
-    if model is None or not saes:
-        recorded = _recorded(features)
-        model, saes = model or recorded[0], saes or recorded[1]
-    targets = _targets(asked, saes, sae_id, model)
+    recording = _recorded(features) if model is None or not saes else None
+    if model is None and recording is not None:
+        model = str(recording.manifest.request["model"])
+    assert model is not None  # else there is a recording
+    targets = _targets(asked, _sources(asked, saes, model, recording), sae_id)
     texts = TextStream(dataset, column=options.column, n_samples=options.n_samples)
     next(
         iter(TextStream(dataset, column=options.column, n_samples=options.n_samples))
@@ -161,14 +164,15 @@ def prepare_labels(
         collected = collect(subject, targets, texts, options.collect, tick=bar.advance)
     background = background_frequencies(collected.background)
     symbols = symbol_frequencies(collected.background)
-    labels = []
-    for found in collected.features:
-        keywords = search_keywords(_keyword_examples(found), background, symbols)
-        labels.append(FeatureLabel(found, keywords, search_label(keywords)))
     choices = [
         choose(found, n_shown=options.max_examples_for_labeling, n_scored=options.max_examples_for_scoring)
         for found in collected.features
     ]
+    labels = []
+    for found, choice in zip(collected.features, choices, strict=True):
+        # A search label may be judged, too, where the language model gives none: so not from the examples that judge it.
+        keywords = search_keywords(unscored(found, choice), background, symbols)
+        labels.append(FeatureLabel(found, keywords, search_label(keywords)))
     facts = {
         "model": subject.id,
         "model_revision": subject.revision,
@@ -176,6 +180,7 @@ def prepare_labels(
         "device": str(subject.device),
         "dataset": texts.source,
         "saes": sorted({target.source.slug for target in targets}),
+        "notes": collected.notes,
         "n_texts": collected.n_texts,
         "n_empty": collected.n_empty,
         "n_windows": collected.n_windows,
@@ -184,25 +189,27 @@ def prepare_labels(
     return Prepared(collected, labels, choices, facts)
 
 
-def _keyword_examples(found: FeatureExamples) -> list[Any]:
-    """Return the clear ones of the strongest and of the sampled examples."""
-    clear = [*filter(found.is_clear, found.top), *found.clear]
-    seen: dict[tuple[int, int], Any] = {(c.sequence_index, c.token_position): c for c in clear}
-    return list(seen.values())
-
-
-def _targets(asked: Asked, saes: Sequence[str], sae_id: str | None, model: str) -> list[Target]:
+def _sources(asked: Asked, saes: Sequence[str], model: str, recording: Recording | None) -> list[SAESource]:
+    """Return the SAEs that were asked for by name, else those of the recording that the features are of."""
     from conceptatlas.saes import resolve_saes
 
-    sources = pick_sae(resolve_saes(saes, model, complete=False), sae_id)
+    if saes or recording is None:
+        return resolve_saes(saes, model, complete=False)
+    named = {slug or name for slug, name, _ in asked.saes}
+    slugs = [sae.slug for sae in recording.saes if not named or sae.slug in named or sae.sae_id in named]
+    return [recording.source(slug) for slug in slugs or [sae.slug for sae in recording.saes]]
+
+
+def _targets(asked: Asked, found: list[SAESource], sae_id: str | None) -> list[Target]:
+    sources = pick_sae(found, sae_id)
     if asked.saes:
         named = {slug or name for slug, name, _ in asked.saes}
         sources = [s for s in sources if s.slug in named or s.sae_id in named] or sources
     return place_features(asked, [source.completed() for source in sources])
 
 
-def _recorded(features: Sequence[int] | str | Path | Ranking) -> tuple[str, list[str]]:
-    """Return the model and the SAEs of the recording that a ranking was made from.
+def _recorded(features: Sequence[int] | str | Path | Ranking) -> Recording:
+    """Return the recording that a ranking was made from.
 
     Raises:
         InputError: It is no ranking, or its recording is not there any more.
@@ -217,9 +224,7 @@ def _recorded(features: Sequence[int] | str | Path | Ranking) -> tuple[str, list
     place = Path(str(features.facts.get("recording", "")))
     if not (place / "manifest.json").is_file():
         raise InputError(f"The recording of this ranking is not at {place} any more; give --model and --saes.")
-    request = Recording.open(place).manifest.request
-    named = request["saes"]
-    return str(request["model"]), [named] if isinstance(named, str) else [str(name) for name in named]
+    return Recording.open(place)
 
 
 def label_features(

@@ -30,7 +30,7 @@ class Shelf:
 
     @cached_property
     def table(self) -> FeatureTable | None:
-        """The table of every feature that ever fired; None without a ranking."""
+        """The table of every feature that fires on some recorded row; None without a ranking."""
         path = self.study.file("rank", ALL_FEATURES)
         return None if path is None else FeatureTable(path, self.labels)
 
@@ -51,7 +51,7 @@ class Shelf:
         return found
 
     @cached_property
-    def _kept(self) -> dict[tuple[str, int], FeatureRef]:
+    def _shown(self) -> dict[tuple[str, int], FeatureRef]:
         return {(feature.slug, feature.feature_id): feature for feature in self.study.features}
 
     def feature(self, slug: str, feature_id: int) -> FeatureRef:
@@ -60,8 +60,8 @@ class Shelf:
         Raises:
             Missing: There is no such SAE or feature.
         """
-        if (slug, feature_id) in self._kept:
-            return self._kept[slug, feature_id]
+        if (slug, feature_id) in self._shown:
+            return self._shown[slug, feature_id]
         recording = self.study.recording
         if recording is None:
             raise Missing("This study has no recording, so there is nothing to show of a feature.")

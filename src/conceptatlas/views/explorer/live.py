@@ -108,10 +108,8 @@ class Engine:
     def source(self, slug: str, say: Callable[[str], None]) -> SAESource:
         """Return where an SAE of the recording is loaded from."""
         if slug not in self._sources:
-            from conceptatlas.evidence.tensors import source_of
-
             say("finding the SAE")
-            self._sources[slug] = source_of(self.recording, self.recording.sae(slug))
+            self._sources[slug] = self.recording.source(slug)
         return self._sources[slug]
 
     def half(self, slug: str, kind: str, say: Callable[[str], None]) -> Any:

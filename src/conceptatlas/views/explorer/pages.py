@@ -16,9 +16,11 @@ from conceptatlas.views.explorer.library import Library, Shelf
 from conceptatlas.views.explorer.missing import Missing
 from conceptatlas.views.explorer.table import Query
 from conceptatlas.views.explorer.table_pages import base, feature_path
+from conceptatlas.views.firing import firing_of
 from conceptatlas.views.headline import headline_of
 from conceptatlas.views.html import render
 from conceptatlas.views.sections import panels_of, sections_of
+from conceptatlas.views.sections.ranked import marks_of
 from conceptatlas.views.svg.distribution import histogram
 from conceptatlas.views.svg.lines import sentence_lines
 
@@ -93,13 +95,16 @@ def feature_page(shelf: Shelf, slug: str, feature_id: int, parameters: list[tupl
     before, after, place = _neighbours(shelf, feature, query)
     acts = study.column(feature)
     activations = acts[acts > 0]
+    row = study.figures(feature)
     root = base(shelf.key)
     return page(
         "feature.html",
         shelf=shelf,
         root=root,
         feature=feature,
-        row=study.figures(feature),
+        row=row,
+        marks=marks_of(row or {}),
+        firing=firing_of(study, feature),
         link=safe_link(feature.neuronpedia_url),
         label=shelf.labels.get((slug, feature_id), ""),
         note=shelf.notes.get(slug, feature_id),
@@ -119,7 +124,7 @@ def feature_page(shelf: Shelf, slug: str, feature_id: int, parameters: list[tupl
 
 
 def _family(shelf: Shelf, feature: FeatureRef) -> list[FeatureRef]:
-    """Return the other kept features of the same family."""
+    """Return the other features shown of the same family."""
     rows = shelf.study.rows_by_rank
     own = rows.get(feature.rank or 0, {}).get("family")
     if own is None:
@@ -148,7 +153,7 @@ def _number(value: str, what: str) -> int:
 
 
 def sentences_page(shelf: Shelf, parameters: Mapping[str, str]) -> Response:
-    """Return the sentences, searched and filtered by label, fifty to a page."""
+    """Return the sentences, searched and filtered by grade, fifty to a page."""
     study = shelf.study
     texts = study.texts
     words = parameters.get("q", "").strip()[:200]
@@ -156,7 +161,7 @@ def sentences_page(shelf: Shelf, parameters: Mapping[str, str]) -> Response:
     number = max(1, _number(parameters.get("page") or "1", "page"))
     chosen = list(range(len(texts.texts)))
     if label:
-        grade = _number(label, "label")
+        grade = _number(label, "The grade")
         chosen = [i for i in chosen if int(texts.labels[i]) == grade]
     if words:
         low = words.casefold()

@@ -9,9 +9,10 @@ from fastapi.responses import HTMLResponse, Response
 
 from conceptatlas.views.explorer.library import Shelf
 from conceptatlas.views.explorer.missing import Missing
-from conceptatlas.views.explorer.table import ALWAYS, FIGURES, PAGE_SIZES, FeatureTable, Query
+from conceptatlas.views.explorer.table import ALWAYS, DEFAULT_COLUMNS, FIGURES, PAGE_SIZES, FeatureTable, Query
 from conceptatlas.views.html import render
 from conceptatlas.views.rivals import best_of_each, rivals_of
+from conceptatlas.views.study_folder import Study
 
 FILTERS = ("auroc_holdout", "pearson_corr", "n_active", "p_max")
 EXPORT_COLUMNS = tuple(name for name in FIGURES if name not in ALWAYS)
@@ -35,6 +36,15 @@ def _table(shelf: Shelf) -> FeatureTable:
 
 def _starred(shelf: Shelf) -> list[tuple[str, int]]:
     return shelf.notes.starred()
+
+
+def table_words(study: Study) -> str:
+    """Return what stands in the table: the same counts as in the report and the terminal, and what its figures compare."""
+    if study.ranking is None:
+        return ""
+    low, high = study.grades
+    counts = ", ".join(f"{count:,} {words}" for count, words in study.ranking.counted())
+    return f"{counts}. The table holds all that fire somewhere. AUROC: grade {high} against grade {low}."
 
 
 def features_page(shelf: Shelf, parameters: list[tuple[str, str]]) -> Response:
@@ -64,8 +74,10 @@ def features_page(shelf: Shelf, parameters: list[tuple[str, str]]) -> Response:
         "layers": table.layers(),
         "saes": table.saes(),
         "choosable": EXPORT_COLUMNS,
+        "default_columns": DEFAULT_COLUMNS,
         "rivals": best_of_each(rivals_of(shelf.study)),
         "more": start + query.size < total,
+        "said": table_words(shelf.study),
     }
     return HTMLResponse(render("explorer/features.html", **context))
 

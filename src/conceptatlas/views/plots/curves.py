@@ -1,4 +1,4 @@
-"""Plot files of the curves: where the concept emerges, how far the best stand above chance, distribution by label."""
+"""Plot files of the curves: where the concept emerges, how far the best stand above chance, distribution by grade."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ def emergence_figure(found: Emergence | None, *, title: str, dpi: int = 150) -> 
         dpi: Dots per inch.
     """
     figure, axes = new_figure(*_SIZE, dpi)
-    heading(axes, title, "AUROC of the highest label against the lowest on hold-out, 95% intervals")
+    compared = "the highest grade against the lowest"
+    if found is not None:
+        compared = f"grade {found.grades[1]} against grade {found.grades[0]}"
+    heading(axes, title, f"AUROC of {compared} on hold-out, 95% intervals")
     axes.set_xlabel("layer", color=MUTED)
     axes.set_ylabel("held-out AUROC", color=MUTED)
     if found is None:
@@ -63,7 +66,7 @@ def score_by_rank_figure(curve: ScoreCurve | None, *, title: str, dpi: int = 150
         dpi: Dots per inch.
     """
     figure, axes = new_figure(*_SIZE, dpi)
-    heading(axes, title, "Pearson correlation with the label, features in order of it")
+    heading(axes, title, "Pearson correlation with the grade, features in order of it")
     axes.set_xlabel("rank", color=MUTED)
     axes.set_ylabel("Pearson correlation", color=MUTED)
     if curve is None:
@@ -125,6 +128,6 @@ def distribution_figure(
     if threshold is not None:
         axes.axvline(threshold, color=INK, linestyle="--", linewidth=1.1)
     axes.set_yticks([int(grade) for grade in np.unique(labels_N)])
-    axes.set_ylabel("label", color=MUTED)
+    axes.set_ylabel("grade", color=MUTED)
     axes.set_xlabel("score of the sentence", color=MUTED)
     return figure

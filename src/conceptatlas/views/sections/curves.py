@@ -22,10 +22,12 @@ def emergence(study: Study) -> Section | None:
         by_layer(found.series, null=found.null, width=width, height=height, null_name=found.null_name)
         for width, height in ((WIDE, 320.0), (NARROW, 300.0))
     ]
+    low, high = found.grades
     return Section(
         title="Where it emerges",
-        lead="Held-out AUROC of label 3 against 0 by layer. At each layer the best feature was chosen on discovery. "
-        "Whiskers: 95% intervals.",
+        lead=f"AUROC of grade {high} against grade {low} on the held-out items, by layer, for the feature of each layer that "
+        "was best on discovery and for each baseline. Whiskers: 95% intervals. Dashed: below it lie 95% of scores that know "
+        "nothing of the grades, on so many items.",
         body=render("curve.html", pictures=pictures, keys=[(line.look, line.name) for line in found.series], notes=[]),
     )
 
@@ -47,12 +49,13 @@ def chance(study: Study) -> Section | None:
         above = int((curve.scores > curve.null).sum())
         more = "or more " if above == len(curve.scores) else ""
         notes.append(
-            f"The dashed line at {figure(curve.null, 2)} is the 95th percentile of the best correlation that any "
-            f"feature reaches when the labels are shuffled: {above:,} {more}features stand above it."
+            f"The dashed line at {figure(curve.null, 2)} is the 95th percentile, over {study.permutations:,} shuffles of the "
+            f"grades, of the best correlation that any feature searched reaches on the discovery items: {above:,} "
+            f"{more}features stand above it."
         )
     return Section(
         title="Against chance",
-        lead="Search enough features and some will look perfect. Each feature's correlation on discovery, by rank; "
-        "and what is left of it on hold-out.",
+        lead="Search enough features and some will look perfect. Each feature's Pearson correlation with the grade on the "
+        "discovery items, by rank; and what is left of it on the hold-out.",
         body=render("curve.html", pictures=pictures, keys=[(0, "discovery"), (1, "the same on hold-out")], notes=notes),
     )

@@ -26,7 +26,12 @@ def metrics(study: Study, feature: FeatureRef) -> Panel | None:
     row = study.figures(feature)
     if row is None:
         return None
-    return Panel("Figures", render("metrics.html", row=row, share=study.holdout_share), shape="tall")
+    low, high = study.grades
+    return Panel(
+        "Figures",
+        render("metrics.html", row=row, low=low, high=high, facts=study.run("rank"), permutations=study.permutations),
+        shape="tall",
+    )
 
 
 @panel("distribution", order=20)
@@ -42,7 +47,10 @@ def distribution(study: Study, feature: FeatureRef) -> Panel | None:
         threshold=row.get("threshold"),
         score_name=POOL_WORDS[study.pool] + (", without attention sinks" if study.left_out is not None else ""),
     )
-    return Panel("Distribution by label", render("distribution.html", picture=picture, held=bool(study.holdout.any())))
+    return Panel(
+        "Distribution by grade",
+        render("distribution.html", picture=picture, held=bool(study.holdout.any()), grades=study.grades, row=row),
+    )
 
 
 def mean_course(

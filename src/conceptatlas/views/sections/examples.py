@@ -35,7 +35,7 @@ def strongest(study: Study, feature: FeatureRef) -> Panel | None:
     body = render(
         "examples.html", groups=groups, kind="label", top=_top(by_label), holdout=study.holdout, pool=study.pool
     )
-    return Panel("Strongest examples by label", body, shape="full")
+    return Panel("Strongest examples by grade", body, shape="full")
 
 
 @panel("deciles", order=50)

@@ -27,9 +27,9 @@ def features(study: Study) -> Section | None:
     rest = len(study.features) - len(shown)
     return Section(
         title="The features, one by one",
-        lead=f"{len(shown)} of {len(study.features)} kept, the best of each family first; the others stand in the table above."
+        lead=f"The first {len(shown)} of {len(study.features)} in the table, the best of each family first."
         if rest
-        else "Every feature that passed the filters.",
+        else "Every feature of the table.",
         body=render("features.html", cards=cards),
         entries=tuple((f"feature-{f.rank}", f"{f.rank}. layer {f.layer} #{f.feature_id}") for f in shown),
     )

@@ -6,6 +6,7 @@ from typing import Any
 
 import polars as pl
 
+from conceptatlas.base.ties import strongest_first
 from conceptatlas.views.html import render
 from conceptatlas.views.sections import Section, section
 from conceptatlas.views.study_folder import Study
@@ -63,8 +64,9 @@ def followed_features(specific: pl.DataFrame | None) -> list[dict[str, Any]]:
     found = []
     for (source, feature), rows in specific.group_by("source", "feature_id", maintain_order=True):
         token = rows.group_by("token", maintain_order=True).agg(pl.col("activation").mean())
-        best = token.sort("activation", descending=True, maintain_order=True)["token"][0]
-        ordered = rows.filter(pl.col("token") == best).sort("activation", descending=True, maintain_order=True)
+        best = token["token"][int(strongest_first(token["activation"].to_numpy())[0])]
+        ordered = rows.filter(pl.col("token") == best)
+        ordered = ordered[strongest_first(ordered["activation"].to_numpy())]
         found.append({"source": source, "feature": feature, "token": best, "most": ordered.head(SHOWN_PROMPTS).to_dicts(),
                       "least": ordered.tail(SHOWN_PROMPTS).to_dicts()})  # fmt: skip
     return found[:SHOWN_FEATURES]

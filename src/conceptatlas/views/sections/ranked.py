@@ -1,13 +1,13 @@
-"""The ranked table with the baselines pinned on top; where nothing passed, the nearest misses."""
+"""The ranked table with the baselines pinned on top."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from markupsafe import Markup
-
 from conceptatlas.evidence import safe_link
-from conceptatlas.views.html import render
+from conceptatlas.ranking.summary import UNSTABLE, exceeds_chance, failed
+from conceptatlas.views.html import chance, render
 from conceptatlas.views.rivals import Rival, best_of_each, rivals_of
 from conceptatlas.views.sections import Section, section
 from conceptatlas.views.study_folder import Study
@@ -16,10 +16,28 @@ from conceptatlas.views.svg.distribution import interval_mark, means_mark
 # Rows that are shown at once; the others open below.
 SHOWN = 20
 
-LEAD = (
-    "Features chosen and ordered on the discovery sentences only; the hold-out columns show what is left on sentences "
-    "that had no say. Above them the baselines on the same split: what a sceptic would try first."
-)
+
+def marks_of(row: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the cautions that stand beside a feature's name: (mark, what it means)."""
+    out = []
+    if row.get("direction") == "down":
+        out.append(
+            ("falls", "The score falls as the grade rises: an AUROC or C below 0.5 is the better, the lower it is.")
+        )
+    if row.get("dense"):
+        share = row.get("density")
+        out.append(("dense", f"Active on {share:.0%} of the recorded rows: it seldom stands for one thing."))
+    if row.get("confounded"):
+        out.append(
+            (
+                "confounded",
+                "More than half of its correlation with the grade goes with length, token count and words alone.",
+            )
+        )
+    back = row.get("comes_back")
+    if back is not None and back < UNSTABLE:
+        out.append(("unstable", f"It comes back in {back:.0%} of the random re-splits."))
+    return out
 
 
 def feature_cells(study: Study, row: dict[str, Any]) -> dict[str, Any]:
@@ -35,12 +53,36 @@ def feature_cells(study: Study, row: dict[str, Any]) -> dict[str, Any]:
             row.get("auroc_holdout_high"),
         ),
         "means": means_mark([row.get(f"mean_label_{k}") for k in range(4)]),
+        "marks": marks_of(row),
+        "fails": failed(row.get("fails")),
+        "chance": chance(row.get("p_max"), study.permutations),
     }
 
 
 def rival_cells(rival: Rival) -> dict[str, Any]:
     """Return what the table shows of one baseline."""
     return {"rival": rival, "mark": interval_mark(rival.auroc_holdout, rival.low, rival.high)}
+
+
+def _lead(study: Study) -> str:
+    assert study.ranking is not None
+    low, high = study.grades
+    facts = study.ranking.facts
+    text = (
+        f"The first {len(study.rows_by_rank):,} of {study.ranking.features.height:,} features in ranked_features.csv (those "
+        f"that pass the classic filters, then the best others), chosen and ordered on the {facts['n_discovery']:,} discovery "
+        f"items only. AUROC compares grade {high} with grade {low}, C (concordance) all grades."
+    )
+    if facts["n_holdout"]:
+        items, groups = facts["holdout_items"], facts["holdout_groups"]
+        held = ", ".join(
+            f"{items[grade]} of grade {grade}" + (f" in {groups[grade]} groups" if groups[grade] < items[grade] else "")
+            for grade in sorted(items, reverse=True)
+        )
+        text += f" Hold-out: {held}; none had a say in the choice."
+    if exceeds_chance(study.ranking) is False:
+        text += " None of them exceeds chance."
+    return text
 
 
 @section("ranked", order=10)
@@ -50,11 +92,13 @@ def ranked(study: Study) -> Section | None:
         return None
     rivals = [rival_cells(rival) for rival in best_of_each(rivals_of(study))]
     rows = [feature_cells(study, row) for _, row in sorted(study.rows_by_rank.items())]
-    body: Markup = render(
+    body = render(
         "ranked.html",
         rivals=rivals,
         rows=rows[:SHOWN] if len(rows) > SHOWN + 4 else rows,
         rest=rows[SHOWN:] if len(rows) > SHOWN + 4 else [],
-        misses=study.near_misses if not rows else [],
+        facts=study.ranking.facts,
+        null=study.ranking.null,
+        grades=study.grades,
     )
-    return Section(title="Ranked features", lead=LEAD, body=body)
+    return Section(title="Ranked features", lead=_lead(study), body=body)

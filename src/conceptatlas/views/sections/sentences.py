@@ -12,7 +12,6 @@ from conceptatlas.views.svg.lines import sentence_lines
 
 LINES = 5
 PER_LABEL = 2
-GRADES = (3, 2, 0)
 
 
 def chosen_sentences(study: Study, best: FeatureRef) -> list[int]:
@@ -21,7 +20,13 @@ def chosen_sentences(study: Study, best: FeatureRef) -> list[int]:
     if study.holdout.any():
         scores = np.where(study.holdout, scores, -np.inf)
     by_label = strongest_by_label(scores, study.labels, PER_LABEL)
-    return [item for grade in GRADES for item in by_label.get(grade, []) if np.isfinite(scores[item])]
+    return [item for grade in _shown_grades(study) for item in by_label.get(grade, []) if np.isfinite(scores[item])]
+
+
+def _shown_grades(study: Study) -> list[int]:
+    """Return the two highest grades and the lowest: where the concept is strong, weaker, and absent."""
+    seen = sorted({int(grade) for grade in study.labels}, reverse=True)
+    return list(dict.fromkeys([*seen[:2], seen[-1]])) if seen else []
 
 
 @section("sentences", order=60)
@@ -42,7 +47,8 @@ def sentences(study: Study) -> Section | None:
     keys = [(number, f"{f.rank}. layer {f.layer} #{f.feature_id}") for number, f in enumerate(features)]
     return Section(
         title="Along the sentence",
-        lead="The best features' activations, token by token, on the sentences of labels 3, 2 and 0 that the best "
-        "feature scores highest.",
+        lead="The first features' activations, token by token, on the "
+        f"{'held-out ' if study.holdout.any() else ''}sentences of grades "
+        f"{', '.join(str(grade) for grade in _shown_grades(study))} that the first feature scores highest.",
         body=render("sentences.html", items=items, keys=keys),
     )

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup
 
-from conceptatlas.views.svg.build import Scale, dots, el, joined, number, picture, text, ticks, x_axis
+from conceptatlas.views.svg.build import Scale, dots, el, joined, number, picture, text, x_axis
 
 _ROW = 46.0
 _LEFT = 26.0
@@ -74,13 +74,13 @@ def by_label(
             if held:
                 parts.append(dots(points, "hole"))
         mean = float(np.mean(scores_N[members]))
-        means.append(f"label {grade}: {mean:.3g}")
+        means.append(f"grade {grade}: {mean:.3g}")
         parts.append(el("line", x1=scale(mean), x2=scale(mean), y1=middle - 15, y2=middle + 15, class_="mean"))
         parts.append(text(4, middle + 5, str(grade), class_=f"gl g{grade}"))
     if threshold is not None:
         cut = scale(threshold)
         parts.append(el("line", x1=cut, x2=cut, y1=2.0, y2=bottom, class_="cut"))
-    label = f"Distribution of the score by label; means: {', '.join(means)}"
+    label = f"Distribution of the score by grade; means: {', '.join(means)}"
     return picture(width, bottom + 36, label, *parts)
 
 
@@ -97,7 +97,7 @@ def histogram(
         height: Pixels.
     """
     if not len(values_N):
-        return picture(width, 40, "No activation", text(4, 24, f"It fires on none of {n_silent:,}.", class_="tt"))
+        return picture(width, 40, "No activation", text(4, 24, f"Above zero on none of {n_silent:,}.", class_="tt"))
     counts, edges = np.histogram(values_N, bins=min(40, max(8, int(np.sqrt(len(values_N)) * 2))))
     x = Scale(float(edges[0]), float(edges[-1]), 8.0, width - 8)
     y = Scale(0.0, float(counts.max()), height - 34, 14.0)
@@ -113,21 +113,14 @@ def histogram(
     return picture(width, height, f"Histogram of activations: {note}; largest {float(values_N.max()):.3g}", *parts)
 
 
-def interval_mark(
-    value: float | None, low: float | None, high: float | None, *, null: float | None = None, width: float = 120.0
-) -> Markup:
-    """Draw one AUROC with its interval on a line from 0.5 to 1, with the null line: for a cell of a table."""
+def interval_mark(value: float | None, low: float | None, high: float | None, *, width: float = 120.0) -> Markup:
+    """Draw one AUROC with its interval on a line from 0 to 1, with chance (0.5) as a dashed stroke: for a cell of a table."""
     if value is None:
         return Markup("")
-    scale = Scale(0.4, 1.0, 4.0, width - 4)
-
-    def at(figure: float) -> float:
-        return scale(min(max(figure, 0.4), 1.0))
-
-    parts = [el("line", x1=scale(0.4), x2=scale(1.0), y1=9.0, y2=9.0, class_="rail")]
-    parts += [el("line", x1=scale(t), x2=scale(t), y1=6.0, y2=12.0, class_="rail") for t in ticks(0.4, 1.0, 6)]
-    if null is not None:
-        parts.append(el("line", x1=at(null), x2=at(null), y1=1.0, y2=17.0, class_="null"))
+    at = Scale(0.0, 1.0, 4.0, width - 4)
+    parts = [el("line", x1=at(0.0), x2=at(1.0), y1=9.0, y2=9.0, class_="rail")]
+    parts += [el("line", x1=at(t), x2=at(t), y1=6.0, y2=12.0, class_="rail") for t in (0.0, 0.25, 0.75, 1.0)]
+    parts.append(el("line", x1=at(0.5), x2=at(0.5), y1=1.0, y2=17.0, class_="null"))
     if low is not None and high is not None:
         parts.append(el("line", x1=at(low), x2=at(high), y1=9.0, y2=9.0, class_="whisker"))
     parts.append(el("circle", cx=at(value), cy=9.0, r=4.0, class_="point"))
@@ -135,7 +128,7 @@ def interval_mark(
 
 
 def means_mark(means: Sequence[float | None], *, width: float = 56.0) -> Markup:
-    """Draw the mean by label as four small bars: for a cell of a table."""
+    """Draw the mean by grade as four small bars: for a cell of a table."""
     figures = [0.0 if mean is None else mean for mean in means]
     top = max((abs(f) for f in figures), default=0.0) or 1.0
     step = width / max(len(figures), 1)
@@ -151,4 +144,4 @@ def means_mark(means: Sequence[float | None], *, width: float = 56.0) -> Markup:
         for i, f in enumerate(figures)
     ]
     said = ", ".join("–" if mean is None else f"{mean:.3g}" for mean in means)
-    return picture(width, 18, f"Means by label: {said}", joined(bars), class_="means")
+    return picture(width, 18, f"Means by grade: {said}", joined(bars), class_="means")

@@ -65,7 +65,7 @@ def along_sentence(
         ends.append((points[-1][1], grade))
     for place, grade in _spread(ends, 13.0):
         parts.append(text(width - 20, place + 4, str(grade), class_=f"gl g{grade}"))
-    label = "Mean activation along the sentence, by label " + ", ".join(str(g) for g in grades)
+    label = "Mean activation along the sentence, by grade " + ", ".join(str(g) for g in grades)
     return picture(width, height, label, *parts)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from conceptatlas.ranking.interval import mid_ranks
+from conceptatlas.statistics.auroc import auroc
 
 N_FOLDS = 5
 
@@ -28,15 +28,6 @@ def group_folds(
         fold[members] = (begin + np.arange(len(members))) % count
         begin += len(members)
     return fold[inverse]
-
-
-def auroc(scores: npt.NDArray[np.floating], is_high: npt.NDArray[np.bool_]) -> float:
-    """Return the AUROC of ``scores`` [N] for ``is_high`` (ties ½); NaN where a class is missing."""
-    n_high = int(is_high.sum())
-    n_low = len(is_high) - n_high
-    if not n_high or not n_low:
-        return float("nan")
-    return float((mid_ranks(scores)[is_high].sum() - n_high * (n_high + 1) / 2) / (n_high * n_low))
 
 
 def mean_auroc(scores: npt.NDArray[np.floating], is_high: npt.NDArray[np.bool_], fold: npt.NDArray[np.int64]) -> float:

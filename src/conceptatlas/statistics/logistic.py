@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit
 
-from conceptatlas.ranking.kernels import F64
+from conceptatlas.statistics.auroc import F64
 
 _STEPS, _TOLERANCE = 100, 1e-8
 
@@ -34,7 +34,7 @@ def fit_logistic(x: npt.NDArray[np.floating], y: npt.NDArray[np.bool_], *, c: fl
         c: C, the inverse of the penalty's strength.
     """
     x = x.astype(np.float64)
-    if x.shape[1] > 2 * len(x):
+    if x.shape[1] > len(x):
         # w lies in the span of the items: rotate to it (the penalty does not change), fit there, rotate back.
         values, vectors = np.linalg.eigh(x @ x.T)
         some = values > 1e-12 * max(float(values[-1]), 0.0)

@@ -1,0 +1,290 @@
+"""What a ranking says, in sentences: the same ones in the terminal, in the report, in the explorer and in notebooks.
+
+Each figure comes with the items that it was computed on, what it is compared with, and its uncertainty. Nothing is
+said of a feature before it is said whether the search as a whole found more than chance would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from conceptatlas.ranking.strata import same_stratum, worst_stratum
+
+if TYPE_CHECKING:
+    from conceptatlas.ranking.result import Ranking
+
+# A finding is one whose p-value, for the whole search, is at most this.
+SIGNIFICANT = 0.05
+# Fewer independent groups of a grade than this on the hold-out, and the summary says so.
+FEW_GROUPS = 10
+# A feature that comes back in fewer re-splits than this is called unstable.
+UNSTABLE = 0.5
+
+Kind = Literal["chance", "best", "baselines", "strata", "judged", "set", "filters", "caution"]
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """One sentence of a summary."""
+
+    kind: Kind
+    text: str
+
+
+def rising(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a feature's row with its hold-out figures counted in the direction in which it was judged.
+
+    The AUROC and concordance of a feature that falls with the concept are below ½; turned round they compare with others.
+    """
+    out = dict(row)
+    if row.get("direction") != "down":
+        return out
+    for name in [name for name in row if name.startswith(("auroc", "concordance"))]:
+        out[name] = None if row[name] is None else 1 - row[name]
+    for name in [name for name in row if name.startswith(("auroc", "concordance")) and name.endswith("_low")]:
+        high = name[: -len("_low")] + "_high"
+        out[name], out[high] = out[high], out[name]
+    return out
+
+
+def summarise(ranking: Ranking) -> list[Sentence]:
+    """Return the summary of a ranking, most important sentence first."""
+    if not ranking.features.height:
+        counts = ranking.facts.get("counts", {})
+        return [
+            Sentence(
+                "chance",
+                f"None of the {counts.get('searched', 0):,} features searched varies over the discovery items, so that "
+                "there is nothing to rank.",
+            )
+        ]
+    best = rising(ranking.features.row(0, named=True))
+    out = [_chance(ranking), _best(ranking, best)]
+    out += _baselines(ranking)
+    out += _sets(ranking)
+    out += _strata(ranking, best)
+    out += _judged(ranking, best)
+    out += _filters(ranking, best)
+    out += [Sentence("caution", text) for text in _cautions(ranking, best)]
+    return _without_claims(out) if exceeds_chance(ranking) is False else out
+
+
+def _without_claims(sentences: list[Sentence]) -> list[Sentence]:
+    """Return a summary in which nothing is claimed of the best feature: it stands first by chance."""
+    kept = [sentence for sentence in sentences if sentence.kind in ("chance", "caution")]
+    kept.insert(
+        1, Sentence("best", "The table shows the features that come first all the same; none of them is a finding.")
+    )
+    return kept
+
+
+def exceeds_chance(ranking: Ranking) -> bool | None:
+    """Return whether some feature has a p-value of 0.05 or less for the whole search; None without permutations."""
+    p_max = ranking.features["p_max"].min() if ranking.features.height else None
+    if p_max is None:
+        return None if not ranking.null.get("permutations") else False
+    return float(p_max) <= SIGNIFICANT  # type: ignore[arg-type]
+
+
+def shuffles(p_value: float, permutations: int) -> str:
+    """Return a permutation p-value as what was counted: ``0 of 1,000 shuffles``."""
+    return f"{round(p_value * (1 + permutations)) - 1:,} of {permutations:,} shuffles"
+
+
+def failed(fails: str | None) -> list[str]:
+    """Return the classic filters that a feature does not pass, by name: its column ``fails`` in short."""
+    names = {"means": "monotonic", "tpr": "TPR", "fpr": "FPR"}
+    heads = [part.split(" ")[0] for part in (fails or "").split("; ") if part]
+    return [names.get(head, head) for head in heads]
+
+
+def _chance(ranking: Ranking) -> Sentence:
+    count, searched = ranking.null.get("permutations", 0), ranking.facts["counts"]["searched"]
+    if not count:
+        return Sentence("chance", "Chance was not judged, because no permutations were asked for (--permutations).")
+    least = ranking.features["p_max"].min()
+    assert isinstance(least, float)
+    units = f"of the grades over {ranking.null['n_units']:,} {ranking.null['permuted']}"
+    floor = ranking.null.get("least_p", 0.0)
+    if floor > SIGNIFICANT:
+        return Sentence(
+            "chance",
+            f"Nothing here can be told from chance: the data allow so few different shuffles {units} that p cannot fall "
+            f"below {floor:.2f}; label more independent groups.",
+        )
+    if least > SIGNIFICANT:
+        return Sentence(
+            "chance",
+            f"Nothing here exceeds chance: in {shuffles(least, count)} {units}, some feature of the {searched:,} searched "
+            "follows the shuffled grades as well as the best one follows the real ones.",
+        )
+    more = ranking.facts["counts"]["beyond_chance"]
+    return Sentence(
+        "chance",
+        f"{more:,} of the {searched:,} features searched follow{'s' if more == 1 else ''} the grades more closely than "
+        f"chance explains: in {shuffles(least, count)} {units}, some feature does as well as the best one.",
+    )
+
+
+def _best(ranking: Ranking, best: Mapping[str, Any]) -> Sentence:
+    low, high = ranking.facts["grades"]
+    named = f"Feature {best['feature_id']} of layer {best['layer']}"
+    if best["direction"] == "down":
+        named += ", which falls with the concept,"
+    if best["auroc_holdout"] is None:
+        return Sentence(
+            "best",
+            f"{named} tells grade {high} from grade {low} with AUROC {best['auroc']:.3f} on the items that it was chosen "
+            "on; nothing was held out, so that this is no evidence for new items.",
+        )
+    text = f"{named} tells grade {high} from grade {low} with AUROC {best['auroc_holdout']:.3f}"
+    text += _interval(best["auroc_holdout_low"], best["auroc_holdout_high"])
+    text += f" on {_held_items(ranking)} that had no part in choosing it"
+    if by := ranking.facts["options"].get("holdout_by"):
+        text += f" (whole values of {by} were held out)"
+    if best["concordance_holdout"] is not None and len(ranking.facts["holdout_items"]) > 2:
+        text += f"; over all grades its concordance is {best['concordance_holdout']:.3f}"
+        text += _interval(best["concordance_holdout_low"], best["concordance_holdout_high"])
+    return Sentence("best", text + ".")
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f" (95% interval {low:.2f}–{high:.2f})"
+
+
+def _held_items(ranking: Ranking) -> str:
+    items, groups = ranking.facts["holdout_items"], ranking.facts["holdout_groups"]
+    sides = []
+    for grade in reversed(ranking.facts["grades"]):
+        n_items, n_groups = items.get(str(grade), 0), groups.get(str(grade), 0)
+        in_groups = f" in {n_groups} groups" if n_groups < n_items else ""
+        sides.append(f"{n_items} of grade {grade}{in_groups}")
+    return f"held-out items ({', '.join(sides)})"
+
+
+def _baselines(ranking: Ranking) -> list[Sentence]:
+    parts = []
+    for entry in ranking.comparisons:
+        if not entry["strongest"] and not entry["control"]:
+            continue
+        role = "the strongest baseline, " if entry["strongest"] else "the control, "
+        where = f" at {entry['site']}" if entry["site"] else ""
+        parts.append(
+            f"{entry['relation']} {role}{entry['name']}{where} (AUROC {entry['auroc_baseline']:.3f} on the same items; "
+            f"difference {entry['difference']:+.3f}, 95% interval {entry['low']:+.2f} to {entry['high']:+.2f}, "
+            f"p = {entry['p_holm']:.2g} after Holm over {len(ranking.comparisons)} baselines)"
+        )
+    out = [Sentence("baselines", f"It {', and '.join(parts)}.")] if parts else []
+    reasons = {entry["why_not"] for entry in ranking.baselines if not entry.get("comparable", True)}
+    out += [Sentence("caution", f"Some baselines are compared with nothing: {reason}.") for reason in sorted(reasons)]
+    return out
+
+
+def _strata(ranking: Ranking, best: Mapping[str, Any]) -> list[Sentence]:
+    """Say which kind of low item the best feature is told from least well, and how the strongest baseline fares there."""
+    named = {"slug": best["slug"], "feature_id": best["feature_id"]}
+    worst = worst_stratum(ranking.strata, **named)
+    if worst is None:
+        return []
+    values = sum(
+        row["comparison"] == "against" and all(row.get(key) == value for key, value in named.items())
+        for row in ranking.strata["rows"]
+    )
+    low, high = worst["grades"]
+    text = (
+        f"Against the items of grade {low} by {ranking.strata['column']}, it does least well where that is "
+        f"“{worst['value']}”: AUROC {worst['auroc']:.3f}{_interval(worst['low'], worst['high'])} on the "
+        f"{worst['n_high']} held-out items of grade {high} against {worst['n_low']} such ones"
+    )
+    text += f", the lowest of {values} values" if values > 1 else ""
+    for entry in ranking.comparisons:
+        if not entry["strongest"]:
+            continue
+        rival = same_stratum(ranking.strata, worst, name=entry["name"], site=entry["site"] or "")
+        if rival is not None and rival["auroc"] is not None:
+            text += f"; {entry['name']} reaches {rival['auroc']:.3f}{_interval(rival['low'], rival['high'])} there"
+    return [Sentence("strata", text + ".")]
+
+
+def _judged(ranking: Ranking, best: Mapping[str, Any]) -> list[Sentence]:
+    """Say how the best feature does on the other data set, and how the strongest baseline does there."""
+    facts = ranking.facts.get("judged")
+    if not facts or best["auroc_judged"] is None:
+        return []
+    low, high = ranking.facts["grades"]
+    shared = facts["shared_texts"]
+    part = f"of which {shared} texts stand among those that chose it" if shared else "of which no text had a part in it"
+    text = (
+        f"Judged on another data set, {facts['concept']} (data hash {facts['data_hash'][:8]}), {part}: AUROC "
+        f"{best['auroc_judged']:.3f}{_interval(best['auroc_judged_low'], best['auroc_judged_high'])} for grade {high} "
+        f"({facts['items'].get(str(high), 0)} items) against grade {low} ({facts['items'].get(str(low), 0)})"
+    )
+    if best["concordance_judged"] is not None and len(facts["items"]) > 2:
+        text += f"; concordance over all grades {best['concordance_judged']:.3f}"
+        text += _interval(best["concordance_judged_low"], best["concordance_judged_high"])
+    strongest = {(entry["name"], entry["site"] or "") for entry in ranking.comparisons if entry["strongest"]}
+    for entry in ranking.baselines:
+        if (entry["name"], entry["site"]) in strongest and entry.get("auroc_judged") is not None:
+            text += f"; {entry['name']}, fitted where it was chosen, {entry['auroc_judged']:.3f}"
+            text += _interval(entry["auroc_judged_low"], entry["auroc_judged_high"])
+    return [Sentence("judged", text + ".")]
+
+
+def _sets(ranking: Ranking) -> list[Sentence]:
+    """Say what the few features together reach, and how far that is from the strongest dense baseline."""
+    found = ranking.sets
+    if not found or found["figures"]["auroc_holdout"] is None:
+        return []
+    figures, against = found["figures"], found["against"]
+    count = f"{found['k']} features together" if found["k"] > 1 else "One feature alone, as the best set,"
+    text = f"{count} reach{'es' if found['k'] == 1 else ''} AUROC {figures['auroc_holdout']:.3f}"
+    text += _interval(figures["low"], figures["high"]) + " on the same held-out items"
+    if against is not None:
+        sure = "more than chance" if against["p_value"] <= SIGNIFICANT else "not told from zero"
+        text += (
+            f"; the strongest dense baseline, {against['name']} at {against['site']}, {against['auroc_baseline']:.3f} "
+            f"(difference {against['difference']:+.3f}, 95% interval {against['low']:+.2f} to {against['high']:+.2f}, {sure})"
+        )
+    return [Sentence("set", text + ".")]
+
+
+def _filters(ranking: Ranking, best: Mapping[str, Any]) -> list[Sentence]:
+    if ranking.facts["counts"]["passed"] or not best["fails"]:
+        return []
+    return [
+        Sentence(
+            "filters",
+            f"No feature passes the classic filters; the first one fails these: {best['fails']}. The table shows the best "
+            "all the same.",
+        )
+    ]
+
+
+def _cautions(ranking: Ranking, best: Mapping[str, Any]) -> list[str]:
+    out = []
+    if best["auroc_holdout"] is not None:
+        groups = ranking.facts["holdout_groups"]
+        few = [
+            f"{groups.get(str(g), 0)} of grade {g}"
+            for g in ranking.facts["grades"]
+            if groups.get(str(g), 0) < FEW_GROUPS
+        ]
+        if few:
+            out.append(
+                f"The hold-out has only {' and '.join(few)} (independent groups): no figure on it is firm; label more items."
+            )
+    if best["dense"]:
+        out.append(
+            f"The best feature is dense (active on {best['density']:.0%} of the rows): it seldom stands for one thing; "
+            "--without-dense leaves such features out."
+        )
+    if best["confounded"]:
+        out.append(
+            "The best feature is confounded: more than half of its correlation with the grade goes with sentence length, "
+            "token count and the words alone (bag of words)."
+        )
+    if best["comes_back"] is not None and best["comes_back"] < UNSTABLE:
+        out.append(f"The best feature is unstable: it comes back in {best['comes_back']:.0%} of the random re-splits.")
+    return out + list(ranking.facts.get("warnings", []))
