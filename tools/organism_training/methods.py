@@ -16,6 +16,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from conceptatlas.recording import Recording
+from conceptatlas.statistics import concordance
 from conceptatlas.subjects.organism import Item
 
 Floats = npt.NDArray[np.float64]
@@ -72,7 +73,7 @@ class Judge:
         return Reading(
             auroc=_auroc(scores, high, low),
             near=_auroc(scores, high, low & (self.kinds == "near")),
-            concordance=concordance(scores[self.held], self.grades[self.held]),
+            concordance=concordance(scores[self.held], self.grades[self.held]).estimate,
             relational=_auroc(scores, self.held & (self.kinds == "relational"), self.held & (self.kinds == "control")),
             claimed=_auroc(scores, self.held & (self.kinds == "claimed"), self.held & (self.kinds == "denied")),
         )
@@ -81,18 +82,6 @@ class Judge:
 def _auroc(scores: Floats, high: npt.NDArray[np.bool_], low: npt.NDArray[np.bool_]) -> float:
     asked = high | low
     return float(roc_auc_score(high[asked], scores[asked]))
-
-
-def concordance(scores: Floats, grades: npt.NDArray[np.int64]) -> float:
-    """Share of the pairs of different grade that the scores order alike; ties count one half (Harrell's C)."""
-    won = total = 0.0
-    for low in range(3):
-        for high in range(low + 1, 4):
-            pairs = float((grades == low).sum() * (grades == high).sum())
-            if pairs:
-                won += pairs * _auroc(scores, grades == high, grades == low)
-                total += pairs
-    return won / total
 
 
 def _logistic() -> Pipeline:

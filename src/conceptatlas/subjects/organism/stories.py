@@ -320,7 +320,7 @@ def draw_any_story(
 
 
 def neutral_stories(n: int, *, split: Split = "held-out", seed: int = 0) -> list[str]:
-    """Return ``n`` different stories in which nobody shows a trait or is said to (controls included), the same for the same seed."""
+    """Return ``n`` different stories in which nobody shows a trait or is said to, the same for the same seed."""
     rng = random.Random(f"neutral-{split}-{seed}")
     texts: dict[str, None] = {}
     while len(texts) < n:
