@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 # Active latents per row, and latents in all.
 SETTINGS = {12: 512, 16: 384}
 ROWS = 150_000
-SAMPLES = (200_000, 200_000, 400_000, 400_000)  # by layer
+SAMPLES = 400_000
 BATCH = 1024
 LEARNING_RATE = 1e-3
 
@@ -43,8 +43,8 @@ def shuffled(rows: torch.Tensor, seed: int) -> Iterator[torch.Tensor]:
 
 def train_sae(rows: torch.Tensor, layer: int, k: int, *, width: int) -> BatchTopKTrainingSAE:
     """Train one SAE on residual rows [T, D] of a layer with k active latents per row on average."""
-    samples = SAMPLES[layer]
-    steps = samples // BATCH
+
+    steps = SAMPLES // BATCH
     torch.manual_seed(1000 * layer + k)
     sae = BatchTopKTrainingSAE(
         BatchTopKTrainingSAEConfig(
@@ -60,7 +60,7 @@ def train_sae(rows: torch.Tensor, layer: int, k: int, *, width: int) -> BatchTop
         )
     )
     config = SAETrainerConfig(
-        total_training_samples=samples,
+        total_training_samples=SAMPLES,
         train_batch_size_samples=BATCH,
         lr=LEARNING_RATE,
         lr_end=LEARNING_RATE / 100,
