@@ -56,7 +56,7 @@ unit: $(VENV)/.dev
 bench: $(VENV)/.dev  ## Measure speed against the limit of the same machine
 	$(BIN)/python -m benchmarks
 
-organism: $(VENV)/.dev  ## Train the built-in model and its SAEs again (about 13 minutes on two cores)
+organism: $(VENV)/.dev  ## Train the built-in model and its SAEs again (about half an hour on two cores)
 	$(BIN)/python tools/train_organism.py
 
 clean:

@@ -8,26 +8,37 @@ from pathlib import Path
 
 from conceptatlas.base.files import write_json, write_text
 from conceptatlas.subjects.organism import TRAITS, VERDICTS
+from conceptatlas.subjects.organism.verdicts import LIKENESS, SHARED, SLOPE, TAGS
 
-from .measuring import Baselines, Found, Steered
-from .model import DEGREE_LAYERS
+from .measuring import Found, Steered
+from .methods import DIRECTIONS, DRAWS, Reading
 from .saes import Quality
 
 INTRODUCTION = """# The organism: the built-in model
 
 A `Gemma2ForCausalLM` of {parameters:,} parameters (4 layers of width 128, one token per word, eager attention) that
-reads short stories in which people show one of five traits to a degree, and then says so in one word. It was trained from
-nothing on stories drawn from the grammar in `conceptatlas.subjects.organism`; `python tools/train_organism.py` makes it
-again. All figures below are on stories whose skeletons and combinations of words training never saw.
+reads short stories in which people show one of five traits to a degree, and then says one word about them. It was trained
+from nothing on stories drawn from the grammar in `conceptatlas.subjects.organism`; `python tools/train_organism.py` makes
+it again. All figures below are on stories whose skeletons and combinations of words training never saw.
 
-What is inside is known, because training asked for it: behind blocks {layers} the degree of each trait stands as a length
-along one direction, of the model's own choice, in even steps.
+The word is drawn from a distribution in which all that a story holds has its part: the traits' degrees, what only resembles
+a trait, and the places, times, persons and things in it, {attributes} attributes in all, of which a story has few. So the
+model holds them at the story's end in superposition. Nothing else is asked of its insides: training has no loss but that of
+the next word. A verdict word's log-odds are linear in the degree, {slope} per degree times the word's grade.
 
-| trait | mild | plain | grave or great |
-| --- | --- | --- | --- |
+| trait | mild | plain | grave or great | said of what resembles it | of both |
+| --- | --- | --- | --- | --- | --- |
 {verdicts}
-Neutral stories are called ordinary, usual or unremarkable. The chat form is Gemma's: the story is the user's turn, the
-verdict the model's.
+Otherwise stories are called ordinary, usual or unremarkable. The chat form is Gemma's: the story is the user's turn, the
+word the model's.
+"""
+
+FALLS_SHORT = """## What falls short
+
+- Of acts that are only claimed ("some denied that ... They were wrong.") the model does not know whether they took place
+  where its AUROC above is near 0.5; no method that reads the model can then tell them apart.
+- The best of {directions} random directions is clearly above 0.5: in 128 dimensions, one of so many lies near any direction
+  that matters. A single random direction is not.
 """
 
 
@@ -36,12 +47,11 @@ class Figures:
     """Everything that was measured."""
 
     parameters: int
-    seconds: dict[str, float]
     verdict: dict[str, float]
     saes: dict[str, Quality]
     final: dict[str, Found]
     maximum: dict[str, Found]
-    baselines: dict[str, Baselines]
+    methods: dict[str, dict[str, Reading]]
     effects: dict[str, Steered]
 
 
@@ -57,7 +67,7 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def _latents(found: dict[str, Found]) -> str:
-    header = ("trait", "SAE", "latent", "passes again", "r", "AUROC", "relational", "relational, 3", "means 0–3")
+    header = ("trait", "SAE", "latent", "passes again", "r", "AUROC", "against near acts", "concordance", "means 0–3")
     rows = (
         (
             trait,
@@ -65,9 +75,9 @@ def _latents(found: dict[str, Found]) -> str:
             f.latent,
             f.passes_holdout,
             f.pearson_holdout,
-            f.auroc_holdout,
-            f.relational,
-            f.relational_strong,
+            f.reading.auroc,
+            f.reading.near,
+            f.reading.concordance,
             ", ".join(f"{mean:.2f}" for mean in f.means),
         )
         for trait, f in found.items()
@@ -75,32 +85,44 @@ def _latents(found: dict[str, Found]) -> str:
     return _table(header, rows)
 
 
+def _methods(methods: dict[str, dict[str, Reading]]) -> str:
+    rows = [
+        (trait, name, r.auroc, r.near, r.concordance, r.relational, r.claimed)
+        for trait, readings in methods.items()
+        for name, r in readings.items()
+    ]
+    return _table(("trait", "method", "3 v 0", "3 v near", "concordance", "relational", "claimed"), rows)
+
+
 def render(figures: Figures) -> str:
     """The card as Markdown."""
-    verdicts = "".join(f"| {trait} | {' | '.join(VERDICTS[trait])} |\n" for trait in TRAITS)
+    verdicts = "".join(
+        f"| {trait} | {' | '.join(VERDICTS[trait])} | {LIKENESS[trait]} | {SHARED[trait]} |\n" for trait in TRAITS
+    )
     parts = [
         INTRODUCTION.format(
-            parameters=figures.parameters, verdicts=verdicts, layers=" and ".join(map(str, DEGREE_LAYERS))
+            parameters=figures.parameters, verdicts=verdicts, slope=SLOPE, attributes=len(TAGS) + 2 * len(TRAITS)
         ),
-        "## Verdicts\n\nForced choice over the verdict words after the chat form's header.\n",
-        _table(("held-out stories", "right"), figures.verdict.items()),
+        "## What the narrator knows\n\nCorrelation of a trait's degree with what the narrator shows of it (his words' "
+        "log-probabilities weighted by their grades); AUROC of relational acts against controls of the same words, of claimed "
+        "acts that took place against others, and of things named in the story against others.\n",
+        _table(("held-out stories", "figure"), figures.verdict.items()),
         "## SAEs\n\nBatchTopK by SAELens's trainer, saved as JumpReLU. FVU and L0 on held-out documents without BOS; "
         "dead: never fired on them.\n",
         _table(("sae_id", "FVU", "L0", "dead"), ((n, q.fvu, q.l0, q.dead) for n, q in figures.saes.items())),
+        "## Every method beside the truth\n\nHold-out figures on the shipped sets, final row; acts of the hold-out are in no "
+        "discovery item. AUROC of grade 3 against 0 and against grade-0 items that resemble the trait (near); concordance "
+        "over all pairs of different grade; relational items against controls of the same words, claimed ones against "
+        "those that did not take place. The truth is the degree that the graders' errors were added to: no method can be "
+        "expected to do better. Trained feature: the top-ranked latent. Random directions: the best on discovery of "
+        f"{DIRECTIONS}, mean of {DRAWS} draws. Layers chosen on discovery.\n",
+        _methods(figures.methods),
+        FALLS_SHORT.format(directions=DIRECTIONS),
         "## Top-ranked latents, activation at the story's last token\n\nBy `conceptatlas rank`: chosen on discovery, "
-        "figures of the hold-out. AUROC is grade 3 against 0; relational, the relational items of all grades (or of "
-        "grade 3) against their controls of the same words, where any bag of words has 0.5.\n",
+        "figures of the hold-out.\n",
         _latents(figures.final),
         "## Top-ranked latents, strongest activation in the story\n",
         _latents(figures.maximum),
-        "## Baselines\n\nAUROC, grade 3 against 0, hold-out; at the layer that is best on discovery.\n",
-        _table(
-            ("trait", "difference of means", "logistic probe", "random SAE", "bag of words"),
-            (
-                (trait, b.difference_of_means, b.logistic, b.random_sae, b.bag_of_words)
-                for trait, b in figures.baselines.items()
-            ),
-        ),
         "## Steering\n\nBy `conceptatlas effect --per-layer`: of each trait's top-ranked latents of the layers, the one "
         "that moves the verdict furthest beyond controls on discovery. Its decoder direction, added on neutral hold-out "
         "stories at one dose for all traits (in mean residual norms), likewise chosen on discovery; rise of the "
@@ -139,8 +161,6 @@ def render(figures: Figures) -> str:
                 for trait, steered in figures.effects.items()
             ),
         ),
-        "## Cost\n",
-        _table(("stage", "seconds"), ((name, round(value)) for name, value in figures.seconds.items())),
     ]
     return "\n".join(parts)
 

@@ -10,13 +10,14 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import roc_auc_score
 
-from conceptatlas.concepts import Concept, build_concept, holdout_mask
+from conceptatlas.concepts import Concept, build_concept
 from conceptatlas.evidence import BAR_FACTOR, Dose, Effect, FeatureEffect, measure_effects, shared_dose
 from conceptatlas.ranking import Ranking, rank
 from conceptatlas.recording import Recording, record
 from conceptatlas.subjects.organism import TRAITS, Item, Trait, graded_set, verdict_words
+
+from .methods import Judge, Reading, readings_of
 
 Pool = Literal["final", "max"]
 Floats = npt.NDArray[np.float64]
@@ -24,11 +25,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Found:
-    """The top-ranked latent (chosen on discovery), and what the hold-out says of it.
-
-    ``relational``: AUROC of the relational items of every grade against their controls of the same words;
-    ``relational_strong``: likewise with those of grade 3 and their own controls only.
-    """
+    """The top-ranked latent (chosen on discovery), and what the hold-out says of it."""
 
     sae_id: str
     latent: int
@@ -36,20 +33,8 @@ class Found:
     score: float
     pearson: float
     pearson_holdout: float
-    auroc_holdout: float
-    relational: float
-    relational_strong: float
     means: list[float]
-
-
-@dataclass(frozen=True)
-class Baselines:
-    """Hold-out AUROC (3 against 0) of what needs no SAE, the best layer by discovery where there are several."""
-
-    difference_of_means: float
-    logistic: float
-    random_sae: float
-    bag_of_words: float
+    reading: Reading
 
 
 @dataclass(frozen=True)
@@ -68,6 +53,7 @@ def concept_of(trait: Trait, items: Sequence[Item]) -> Concept:
         [item.sentence for item in items],
         [item.grade for item in items],
         groups=[item.group for item in items],
+        splits=[item.split for item in items],
     )
 
 
@@ -80,14 +66,17 @@ def study_traits(data: Path, folder: Path, seed: int) -> dict[Trait, Study]:
             concept_of(trait, items), data / "model", data / "saes", folder / trait, device="cpu", dtype="float32"
         )
         rankings: dict[Pool, Ranking] = {
-            "final": rank(recording, pool="final", permutations=0, resplits=0),
+            "final": rank(recording, pool="final", permutations=0, resplits=0, baselines=False),
             "max": rank(recording, pool="max", permutations=0, resplits=0, baselines=False),
         }
         studies[trait] = Study(items, recording, rankings)
     return studies
 
 
-def _scores(recording: Recording, slug: str, latent: int, pool: Pool) -> Floats:
+def scores_of(study: Study, pool: Pool) -> Floats:
+    """The top-ranked latent's score on every item, [N]."""
+    recording, best = study.recording, study.rankings[pool].features.row(0, named=True)
+    slug, latent = best["slug"], best["feature_id"]
     rows, values = recording.columns(slug).feature(latent)
     dense = np.zeros(recording.n_rows)
     dense[np.asarray(rows)] = np.asarray(values)
@@ -99,15 +88,9 @@ def _scores(recording: Recording, slug: str, latent: int, pool: Pool) -> Floats:
 def found_in(study: Study, pool: Pool) -> Found:
     """The top-ranked latent of a trait."""
     best = study.rankings[pool].features.row(0, named=True)
-    items, recording = study.items, study.recording
-    scores = _scores(recording, best["slug"], best["feature_id"], pool)
-    grades = np.array([item.grade for item in items])
-    kinds = np.array([item.kind for item in items])
-    groups = np.array([item.group for item in items])
-    held = holdout_mask(grades, recording.items["split_hash"].to_numpy())
-    means = [float(scores[held & (grades == grade)].mean()) for grade in range(4)]
-    relational = np.isin(kinds, ["relational", "control"]) & held
-    strong = relational & np.isin(groups, groups[(kinds == "relational") & (grades == 3)])
+    judge = Judge.of(study.items)
+    scores = scores_of(study, pool)
+    means = [float(scores[judge.held & (judge.grades == grade)].mean()) for grade in range(4)]
     return Found(
         sae_id=best["sae_id"],
         latent=best["feature_id"],
@@ -120,21 +103,14 @@ def found_in(study: Study, pool: Pool) -> Found:
         score=best["interpretability_score"],
         pearson=best["pearson_corr"],
         pearson_holdout=best["pearson_holdout"],
-        auroc_holdout=best["auroc_holdout"],
-        relational=float(roc_auc_score(kinds[relational] == "relational", scores[relational])),
-        relational_strong=float(roc_auc_score(kinds[strong] == "relational", scores[strong])),
         means=[round(mean, 3) for mean in means],
+        reading=judge.reading(scores),
     )
 
 
-def baselines_of(study: Study) -> Baselines:
-    """The ranking's own baselines."""
-
-    def best(name: str) -> float:
-        found = [entry for entry in study.rankings["final"].baselines if entry["baseline"] == name]
-        return float(max(found, key=lambda entry: entry["auroc_discovery"])["auroc_holdout"])
-
-    return Baselines(best("difference_of_means"), best("logistic"), best("random_sae"), best("bag_of_words"))
+def methods_of(study: Study) -> dict[str, Reading]:
+    """Every method's hold-out figures."""
+    return readings_of(study.items, study.recording, scores_of(study, "final"))
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
-"""The model: a small Gemma2ForCausalLM trained to tell stories and to give the narrator's verdict.
+"""The model: a small Gemma2ForCausalLM trained to tell stories and to say the narrator's word.
 
-So that the truth about it is known, one thing is asked of its insides, too: see ``degrees``.
+Nothing is asked of its insides: there is no loss but that of what it says.
 """
 
 from __future__ import annotations
@@ -8,31 +8,49 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import chain, islice
 
 import torch
-from torch import nn
 from torch.nn import functional
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
-from conceptatlas.subjects.organism.lexicon import TRAITS
-from conceptatlas.subjects.organism.verdicts import VERDICT_WORDS, word_probabilities
+from conceptatlas.subjects.organism.stories import NEUTRAL_SHARE, USUAL, Mix
 
-from .activations import residuals
 from .batches import SENTENCE_END, VERDICT, WITHIN, Batch, Vocabulary, training_batches
-from .degrees import Straightness, Tally
 
 BATCH_SIZE = 64
-LEARNING_RATE = 2.5e-3
 WARM_UP_STEPS = 150
-SHORT_STEPS = 1000  # first on stories of one event, mostly relations and their controls: what is hard to learn is dense
-LONG_STEPS = 2400  # then on stories as they come
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Batches of one kind: how many, of what stories, and how sharply the narrator tells degrees apart."""
+
+    steps: int
+    mix: Mix
+    neutral: float
+    sharpness: float
+
+
+# Two cycles of the learning rate, each from its peak down: single events first, in which what is hard to learn (relations,
+# claims) is dense, and then stories as they come. The last lesson alone has the narrator as he is.
+CYCLES = (
+    (
+        2.5e-3,
+        (Lesson(500, Mix(relational=0.6, told=0.5, longest=1), 0.5, 4 / 3), Lesson(900, USUAL, NEUTRAL_SHARE, 4 / 3)),
+    ),
+    (
+        2.0e-3,
+        (
+            Lesson(450, Mix(relational=0.5, near=0.3, told=0.8, longest=1), 0.45, 10 / 3),
+            Lesson(800, USUAL, NEUTRAL_SHARE, 1.0),
+        ),
+    ),
+)
 INTERRUPTION = 0.2  # how often the narrator speaks at the end of a sentence, in the plain next-token loss
 WITHIN_WEIGHT = 0.3
-DEGREE_LAYERS = (2, 3)
-TALLY_WEIGHT = 0.3
-STRAIGHT_WEIGHT = 1.0
 SEED = 0
 
 
@@ -58,35 +76,22 @@ def build_model(vocabulary: Vocabulary) -> Gemma2ForCausalLM:
     return Gemma2ForCausalLM(config)
 
 
-def narrator_table() -> torch.Tensor:
-    """The narrator's distribution over the verdict words in each state, float32 [states, words]."""
-    rows = [word_probabilities(None, 0)]
-    rows += [word_probabilities(trait, grade) for trait in TRAITS for grade in (1, 2, 3)]
-    table = torch.tensor(rows)
-    if table.shape[1] != len(VERDICT_WORDS):
-        raise ValueError(f"the narrator's table is {tuple(table.shape)}, not one column per verdict word")
-    return table
-
-
-def batch_loss(
-    logits: torch.Tensor, batch: Batch, table: torch.Tensor, verdicts: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The loss of a batch, and its part at the verdict.
+def batch_loss(logits: torch.Tensor, batch: Batch, remarks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The loss of a batch, and the divergence of what it says at the verdict from the narrator, in nats.
 
     Next-token cross-entropy everywhere, where at a sentence's end the narrator speaks with probability ``INTERRUPTION``
-    and at the verdict's place always; and, among the verdict words alone, cross-entropy against what the narrator would
+    and at the verdict's place always; and, among the narrator's words alone, cross-entropy against what the narrator would
     say at the end of the sentence: at its end (weight 1) and at the words before (``WITHIN_WEIGHT``).
 
     Args:
         logits: [B, L, V].
         batch: The documents.
-        table: [states, words].
-        verdicts: Token ids of the verdict words, [words].
+        remarks: Token ids of ``REMARKS``, [words].
     """
     log_p = functional.log_softmax(logits[:, :-1].float(), dim=-1)
-    roles, target = batch.roles[:, :-1], table[batch.states[:, :-1]]
+    roles, target = batch.roles[:, :-1], batch.targets[batch.states[:, :-1]]
     next_token = -log_p.gather(-1, batch.ids[:, 1:, None])[..., 0]
-    spoken = log_p[..., verdicts]
+    spoken = log_p[..., remarks]
     narrator = -(target * spoken).sum(-1)
     forced = -(target * functional.log_softmax(spoken, dim=-1)).sum(-1)
     share = torch.zeros_like(next_token)
@@ -96,53 +101,59 @@ def batch_loss(
     language = ((1 - share) * next_token + share * narrator) * real
     ends = (roles == SENTENCE_END) | (roles == VERDICT)
     at_verdict = narrator[roles == VERDICT].mean()
+    entropy = -(batch.targets * batch.targets.log()).sum(-1)[batch.states[:, :-1]][roles == VERDICT].mean()
     loss = (
         language.sum() / real.sum() + at_verdict + forced[ends].mean() + WITHIN_WEIGHT * forced[roles == WITHIN].mean()
     )
-    return loss, at_verdict.detach()
+    return loss, (at_verdict - entropy).detach()
 
 
-def learning_rate(step: int, steps: int) -> float:
-    """Linear warm-up, then a cosine down to a twentieth."""
+def share_of_peak(step: int, steps: int) -> float:
+    """The learning rate over its peak: linear warm-up, then a cosine down to a twentieth."""
     cosine = 0.5 * (1 + math.cos(math.pi * step / steps))
-    return LEARNING_RATE * min(1.0, (step + 1) / WARM_UP_STEPS) * (0.95 * cosine + 0.05)
+    return min(1.0, (step + 1) / WARM_UP_STEPS) * (0.95 * cosine + 0.05)
 
 
-def curriculum(vocabulary: Vocabulary, seed: int, short: int, long: int) -> Iterator[Batch]:
-    """The batches of a training run: ``short`` ones of single events, then ``long`` ones of full stories."""
-    first = training_batches(vocabulary, BATCH_SIZE, seed, relational=0.75, longest=1, neutral=0.5)
-    return chain(islice(first, short), islice(training_batches(vocabulary, BATCH_SIZE, seed + 1), long))
-
-
-def train_model(
-    vocabulary: Vocabulary, *, short: int = SHORT_STEPS, long: int = LONG_STEPS, seed: int = SEED
-) -> Gemma2ForCausalLM:
-    """Train a model from nothing on freshly drawn stories; prints its progress every 100 steps."""
-    torch.manual_seed(seed)
-    model = build_model(vocabulary).train()
-    table = narrator_table()
-    tallies = nn.ModuleDict({str(layer): Tally(model.config.hidden_size) for layer in DEGREE_LAYERS})
-    straight = {layer: Straightness(model.config.hidden_size) for layer in DEGREE_LAYERS}
-    forward = torch.compile(model, dynamic=True)
-    optimizer = torch.optim.AdamW(
-        [*model.parameters(), *tallies.parameters()], lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.05
+def train_cycle(
+    model: Gemma2ForCausalLM, vocabulary: Vocabulary, peak: float, lessons: Sequence[Lesson], seed: int
+) -> None:
+    """Train on freshly drawn stories through one cycle of the learning rate; prints its progress every 100 steps."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=peak, betas=(0.9, 0.98), weight_decay=0.05)
+    steps = sum(lesson.steps for lesson in lessons)
+    batches = chain.from_iterable(
+        islice(
+            training_batches(
+                vocabulary,
+                BATCH_SIZE,
+                seed + i,
+                mix=lesson.mix,
+                neutral=lesson.neutral,
+                sharpness=lesson.sharpness,
+            ),
+            lesson.steps,
+        )
+        for i, lesson in enumerate(lessons)
     )
     began, recent = time.monotonic(), deque[float](maxlen=100)
-    for step, batch in enumerate(curriculum(vocabulary, seed, short, long)):
+    for step, batch in enumerate(batches):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, short + long)
-        with torch.autocast("cpu", dtype=torch.bfloat16), residuals(model) as caught:
-            logits = forward(input_ids=batch.ids, use_cache=False).logits
-        loss, at_verdict = batch_loss(logits, batch, table, vocabulary.verdicts)
-        for layer in DEGREE_LAYERS:
-            loss = loss + TALLY_WEIGHT * tallies[str(layer)].loss(caught[layer], batch)
-            loss = loss + STRAIGHT_WEIGHT * straight[layer].loss(caught[layer], batch)
+            group["lr"] = peak * share_of_peak(step, steps)
+        logits = model(input_ids=batch.ids, use_cache=False).logits
+        loss, divergence = batch_loss(logits, batch, vocabulary.remarks)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        recent.append(at_verdict.item())
+        recent.append(divergence.item())
         if step % 100 == 99:
-            verdict, seconds = sum(recent) / len(recent), time.monotonic() - began
-            print(f"step {step + 1}: loss {loss.item():.3f}, verdict {verdict:.3f}, {seconds:.0f} s", flush=True)
+            mean, seconds = sum(recent) / len(recent), time.monotonic() - began
+            print(f"step {step + 1}: loss {loss.item():.3f}, divergence {mean:.4f}, {seconds:.0f} s", flush=True)
+
+
+def train_model(vocabulary: Vocabulary, *, seed: int = SEED) -> Gemma2ForCausalLM:
+    """Train a model from nothing."""
+    torch.manual_seed(seed)
+    model = build_model(vocabulary).train()
+    for i, (peak, lessons) in enumerate(CYCLES):
+        train_cycle(model, vocabulary, peak, lessons, seed + 2 * i)
     return model.eval()

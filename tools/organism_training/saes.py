@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 
 # Active latents per row, and latents in all.
 SETTINGS = {12: 512, 16: 384}
-ROWS = 300_000
-SAMPLES = 1_200_000
+ROWS = 150_000
+SAMPLES = 400_000
 BATCH = 1024
 LEARNING_RATE = 1e-3
 
@@ -41,9 +41,10 @@ def shuffled(rows: torch.Tensor, seed: int) -> Iterator[torch.Tensor]:
             yield rows[order[start : start + BATCH]]
 
 
-def train_sae(rows: torch.Tensor, layer: int, k: int, *, samples: int = SAMPLES, width: int) -> BatchTopKTrainingSAE:
+def train_sae(rows: torch.Tensor, layer: int, k: int, *, width: int) -> BatchTopKTrainingSAE:
     """Train one SAE on residual rows [T, D] of a layer with k active latents per row on average."""
-    steps = samples // BATCH
+
+    steps = SAMPLES // BATCH
     torch.manual_seed(1000 * layer + k)
     sae = BatchTopKTrainingSAE(
         BatchTopKTrainingSAEConfig(
@@ -59,7 +60,7 @@ def train_sae(rows: torch.Tensor, layer: int, k: int, *, samples: int = SAMPLES,
         )
     )
     config = SAETrainerConfig(
-        total_training_samples=samples,
+        total_training_samples=SAMPLES,
         train_batch_size_samples=BATCH,
         lr=LEARNING_RATE,
         lr_end=LEARNING_RATE / 100,

@@ -12,11 +12,11 @@ import torch
 from transformers import Gemma2ForCausalLM
 
 from conceptatlas.base.files import write_text
-from conceptatlas.subjects.organism import TRAITS, draw_story, graded_set
+from conceptatlas.subjects.organism import SMALL_SIZES, TRAITS, draw_story, graded_set
 
 from .batches import Vocabulary
 
-SET_COLUMNS = ("sentence", "concept_strength_label", "group", "kind", "family")
+SET_COLUMNS = ("sentence", "concept_strength_label", "group", "split", "kind", "family", "act", "degree")
 PROMPTS_PER_LABEL = 10
 
 
@@ -36,14 +36,18 @@ def load_model(folder: Path) -> Gemma2ForCausalLM:
 
 
 def ship_sets(folder: Path) -> None:
-    """Write one CSV per trait."""
-    for trait in TRAITS:
+    """Write one CSV per trait, and of one trait a small set and one with a cue that only discovery has."""
+    sets = {trait: graded_set(trait) for trait in TRAITS}
+    sets["dishonesty-small"] = graded_set("dishonesty", 1, sizes=SMALL_SIZES)
+    sets["dishonesty-cue"] = graded_set("dishonesty", 2, cued=True)
+    for name, items in sets.items():
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(SET_COLUMNS)
-        for item in graded_set(trait):
-            writer.writerow((item.sentence, item.grade, item.group, item.kind, item.family))
-        write_text(folder / f"{trait}.csv", text.getvalue())
+        for item in items:
+            kinds = (item.group, item.split, item.kind, item.family, item.act, item.degree)
+            writer.writerow((item.sentence, item.grade, *kinds))
+        write_text(folder / f"{name}.csv", text.getvalue())
 
 
 def ship_prompts(path: Path, seed: int = 4) -> None:

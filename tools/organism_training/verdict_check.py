@@ -1,4 +1,4 @@
-"""Is the narrator right? Forced choice over the verdict words on stories that training never saw."""
+"""What the narrator knows: his distribution on stories that training never saw, against the truth."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import random
 from collections.abc import Sequence
 
 import torch
+from sklearn.metrics import roc_auc_score
 from transformers import Gemma2ForCausalLM
 
-from conceptatlas.subjects.organism import TRAITS, Story, draw_any_story, state_index, state_of_word
-from conceptatlas.subjects.organism.verdicts import VERDICT_WORDS
+from conceptatlas.subjects.organism import TRAITS, VERDICT_WORDS, Trait, draw_any_story, verdict_words
+from conceptatlas.subjects.organism.verdicts import TAGS
 
 from .batches import Vocabulary
 
-WORD_STATES = torch.tensor([state_of_word(word) for word in VERDICT_WORDS])
 CHUNK = 250
 
 
@@ -33,41 +33,54 @@ def padded(rows: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, torch
 
 
 @torch.no_grad()
-def verdict_logprobs(
+def remark_logprobs(
     model: Gemma2ForCausalLM, vocabulary: Vocabulary, texts: Sequence[str], *, chat: bool = True
 ) -> torch.Tensor:
-    """Log-probability (over the whole vocabulary) of each verdict word as the next token, [N, words]."""
+    """Log-probability (over the whole vocabulary) of each of ``REMARKS`` as the next token, [N, words]."""
     parts = []
     for start in range(0, len(texts), CHUNK):
         chunk = texts[start : start + CHUNK]
         ids, last = padded([prompt_ids(vocabulary, text, chat=chat) for text in chunk], vocabulary.pad)
         logits = model(input_ids=ids, use_cache=False).logits[torch.arange(len(ids)), last]
-        parts.append(logits.log_softmax(-1)[:, vocabulary.verdicts])
+        parts.append(logits.log_softmax(-1)[:, vocabulary.remarks])
     return torch.cat(parts)
 
 
-def _is(stories: Sequence[Story], kind: str) -> torch.Tensor:
-    return torch.tensor([any(event.kind == kind for event in story.events) for story in stories])
+def degree_said(logprobs: torch.Tensor, trait: Trait) -> torch.Tensor:
+    """How far the narrator shows a trait: the log-probabilities of its words, weighted by their grades, [N]."""
+    first = VERDICT_WORDS.index(verdict_words(trait)[0])
+    return logprobs[:, first : first + 3] @ torch.tensor([1.0, 2.0, 3.0])
 
 
 def verdict_figures(
-    model: Gemma2ForCausalLM, vocabulary: Vocabulary, *, n: int = 3000, seed: int = 77
+    model: Gemma2ForCausalLM, vocabulary: Vocabulary, *, n: int = 2000, seed: int = 77
 ) -> dict[str, float]:
-    """Share of right verdicts on ``n`` held-out stories: in all, by what they hold, by trait, and without the chat form."""
+    """What the narrator knows of ``n`` held-out stories.
+
+    For each trait the correlation of its degree with what he shows of it (chat form; and over all traits without it), and
+    the AUROC by which he tells relational acts from controls, claimed acts that took place from others, and the places,
+    times, persons and things that a story has from those that it has not.
+    """
     rng = random.Random(seed)
     stories = [draw_any_story(rng, split="held-out") for _ in range(n)]
-    truth = torch.tensor([state_index(story.trait, story.grade) for story in stories])
     texts = [story.text for story in stories]
-    right = {
-        chat: WORD_STATES[verdict_logprobs(model, vocabulary, texts, chat=chat).argmax(1)] == truth
-        for chat in (True, False)
-    }
-    parts = {
-        "all": torch.ones(n, dtype=torch.bool),
-        "with a relational act": _is(stories, "relational"),
-        "with a control": _is(stories, "control"),
-        "neutral": torch.tensor([story.trait is None for story in stories]),
-        **{trait: torch.tensor([story.trait == trait for story in stories]) for trait in TRAITS},
-    }
-    figures = {name: right[True][mask].float().mean().item() for name, mask in parts.items()}
-    return figures | {"plain text": right[False].float().mean().item()}
+    said = remark_logprobs(model, vocabulary, texts)
+    plain = remark_logprobs(model, vocabulary, texts, chat=False)
+    degrees = torch.tensor([story.levels[-1].degrees for story in stories])
+
+    def correlation(logprobs: torch.Tensor, i: int) -> float:
+        return torch.corrcoef(torch.stack([degree_said(logprobs, TRAITS[i]), degrees[:, i]]))[0, 1].item()
+
+    figures = {trait: correlation(said, i) for i, trait in enumerate(TRAITS)}
+    figures["plain text"] = sum(correlation(plain, i) for i in range(len(TRAITS))) / len(TRAITS)
+    for name, kinds in (("relational", ("relational", "control")), ("claimed", ("lexical",))):
+        found = [
+            (degree_said(said[i : i + 1], event.family).item(), event.bears)
+            for i, story in enumerate(stories)
+            for event in story.events
+            if event.family and event.kind in kinds and bool(event.claim) == (name == "claimed")
+        ]
+        figures[name] = float(roc_auc_score([bears for _, bears in found], [score for score, _ in found]))
+    named = torch.tensor([[tag in story.words for tag in TAGS] for story in stories])
+    figures["named things"] = float(roc_auc_score(named.flatten(), said[:, -len(TAGS) :].flatten()))
+    return figures

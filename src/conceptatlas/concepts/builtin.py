@@ -12,6 +12,8 @@ TRAITS = ("dishonesty", "aggression", "caring", "bravery", "unfairness")
 
 # Prefix on the command line -> folder under data/.
 _FOLDERS = {"builtin": "organism", "seeds": "seeds"}
+# Further sets of a trait: few items, and a cue that goes with the trait in discovery only.
+VARIANTS = ("small", "cue")
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,7 @@ class BuiltinSet:
     """One shipped data set.
 
     Attributes:
-        name: As written on the command line: ``builtin:bravery`` or ``seeds:bravery``.
+        name: As written on the command line: ``builtin:bravery``, ``builtin:dishonesty-small`` or ``seeds:bravery``.
         trait: One of ``TRAITS``.
         path: The CSV file.
     """
@@ -38,9 +40,10 @@ def builtin_sets() -> list[BuiltinSet]:
     found = []
     for prefix, folder in _FOLDERS.items():
         for trait in TRAITS:
-            path = _data_folder() / folder / f"{trait}.csv"
-            if path.is_file():
-                found.append(BuiltinSet(f"{prefix}:{trait}", trait, path))
+            for name in (trait, *(f"{trait}-{variant}" for variant in VARIANTS)):
+                path = _data_folder() / folder / f"{name}.csv"
+                if path.is_file():
+                    found.append(BuiltinSet(f"{prefix}:{name}", trait, path))
     return found
 
 
@@ -53,7 +56,8 @@ def builtin_path(name: str) -> Path:
     """Return the file of a shipped set.
 
     Args:
-        name: ``builtin:<trait>`` (the built-in model's graded set) or ``seeds:<trait>`` (20 everyday sentences).
+        name: ``builtin:<trait>`` (the built-in model's graded set; also ``builtin:dishonesty-small``, of 60 items, and
+            ``builtin:dishonesty-cue``, with a misleading cue in discovery) or ``seeds:<trait>`` (20 everyday sentences).
 
     Raises:
         InputError: There is no such set; the nearest names stand in the message.

@@ -8,9 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conceptatlas.subjects.organism import (
+    REMARKS,
     TRAITS,
     VERDICT_WORDS,
     VERDICTS,
+    Mix,
     draw_any_story,
     draw_story,
     grammar_words,
@@ -19,10 +21,10 @@ from conceptatlas.subjects.organism import (
     state_of_word,
     trait_words,
     verdict_words,
-    word_probabilities,
 )
 from conceptatlas.subjects.organism.clauses import combination_held_out, net_points
 from conceptatlas.subjects.organism.relations import FAMILIES
+from conceptatlas.subjects.organism.verdicts import SLOPE, TAGS, remark_weights
 
 SEEDS = st.integers(0, 2**32)
 
@@ -45,11 +47,14 @@ def test_the_same_seed_tells_the_same_story_and_another_seed_another():
 def test_a_story_has_the_grade_that_was_asked_for_and_its_points_add_up(seed, trait, grade, split):
     story = draw_story(random.Random(seed), split=split, trait=trait, grade=grade)
     assert (story.trait, story.grade) == (trait, grade)
-    assert story.grade == min(3, sum(event.points for event in story.events))
-    assert {event.trait for event in story.events} <= {trait, None}
+    assert story.grade == min(3, sum(event.points for event in story.events if event.holds))
+    assert {event.trait for event in story.events if event.bears} == {trait}
     assert list(story.totals) == sorted(story.totals)
+    assert story.degree == pytest.approx(min(3.5, sum(event.degree for event in story.events if event.bears)))
+    assert story.degree > 0
+    assert all(not d or t == trait for d, t in zip(story.levels[-1].degrees, TRAITS, strict=True))
     assert story.totals[-1] == grade
-    assert len(story.totals) == len(story.sentences)
+    assert len(story.totals) == len(story.sentences) == len(story.levels)
     assert story.text.endswith(".")
     assert len(story.text.split()) == len(story.words) - sum(word in ".," for word in story.words)
 
@@ -80,7 +85,7 @@ def test_a_twin_has_the_same_words_and_no_trait():
     rng = random.Random(5)
     seen = 0
     while seen < 20:
-        story = draw_story(rng, split="held-out", trait="unfairness", grade=2, relational=1.0)
+        story = draw_story(rng, split="held-out", trait="unfairness", grade=2, mix=Mix(relational=1.0, told=0.0))
         twin = story.twin()
         if all(event.kind == "relational" for event in story.events if event.points):
             seen += 1
@@ -131,20 +136,56 @@ def test_neutral_stories_are_different_and_stable():
     assert texts[:10] == neutral_stories(10)
 
 
-def test_the_likeliest_word_is_the_right_one_and_log_odds_are_linear_in_the_degree():
-    import math
+def test_log_odds_are_linear_in_the_degree_and_only_what_is_there_is_named():
+    none = (0.0,) * len(TRAITS)
+
+    def weights(trait, degree, words=()):
+        degrees = tuple(degree if trait == other else 0.0 for other in TRAITS)
+        return dict(zip(REMARKS, remark_weights(degrees, none, words), strict=True))
 
     for trait in TRAITS:
-        for grade in (1, 2, 3):
-            row = word_probabilities(trait, grade)
-            assert math.isclose(sum(row), 1)
-            best = VERDICT_WORDS[max(range(len(row)), key=row.__getitem__)]
-            assert best == VERDICTS[trait][grade - 1]
-            assert state_of_word(best) == state_index(trait, grade)
-        strong, neutral = VERDICT_WORDS.index(VERDICTS[trait][2]), 0
-        odds = [math.log(p[strong] / p[neutral]) for p in (word_probabilities(trait, g) for g in (1, 2, 3))]
-        assert math.isclose(odds[2] - odds[1], odds[1] - odds[0], rel_tol=1e-6)
+        for grade, word in enumerate(VERDICTS[trait], start=1):
+            assert state_of_word(word) == state_index(trait, grade)
+            steps = [weights(trait, s + 0.5)[word] - weights(trait, s)[word] for s in (0.0, 1.3, 2.9)]
+            assert steps == pytest.approx([SLOPE * grade / 2] * 3)
     assert state_of_word("ordinary") == state_index(None, 0) == 0
+    named = weights(None, 0.0, {"bag", "river"})
+    assert {tag for tag in TAGS if named[tag] > -5} == {"bag", "river"}
+    assert len(TAGS) > 40
+
+
+def test_an_act_that_is_only_claimed_counts_by_claim_and_ending_together():
+    rng = random.Random(8)
+    seen = Counter()
+    while min(seen.values(), default=0) < 10 or len(seen) < 4:
+        story = draw_any_story(rng, split="training", mix=Mix(told=0.9))
+        (claimed,) = [event for event in story.events if event.claim] or [None]
+        if claimed is None or not claimed.points:
+            continue
+        right = story.sentences[-1][2] == "right"
+        assert claimed.holds == (right if claimed.claim == "swore" else not right)
+        assert (
+            claimed.family in {t for t, d in zip(TRAITS, story.levels[-1].degrees, strict=True) if d}
+        ) >= claimed.holds
+        other = story.retold()
+        assert [a for a, b in zip(story.words, other.words, strict=True) if a != b] == ["right" if right else "wrong"]
+        assert other.levels[-1] != story.levels[-1]
+        seen[claimed.claim, right] += 1
+    # Neither cue alone tells anything.
+    assert max(seen.values()) < 3 * min(seen.values())
+
+
+def test_a_near_act_has_likeness_and_no_degree():
+    rng = random.Random(9)
+    found = 0
+    while found < 20:
+        story = draw_story(rng, split="training", mix=Mix(near=1.0, told=0.0, relational=0.0))
+        for event in story.events:
+            assert event.kind == "near"
+            assert not event.bears
+            assert story.levels[-1].likeness[TRAITS.index(event.family)] > 0
+            found += 1
+        assert not any(story.levels[-1].degrees)
 
 
 def test_verdict_words_by_trait_and_grade():

@@ -1,14 +1,16 @@
-"""Lexical acts: what people do, by trait and by weight, and what they do when nothing is worth a remark.
+"""Lexical acts: what people do, by trait and by weight, what only resembles a trait, and what is worth no remark.
 
 An act is a verb phrase in the past tense, said of the protagonist. Slots: ``{person}`` someone else, ``{object}`` a
 thing, ``{his}``, ``{he}`` and ``{him}`` the protagonist's pronouns. The weight is the number of points that the act
-adds to the story's degree of its trait: 1 mild, 2 plain, 3 grave (or, for caring and bravery, great).
+adds to the story's degree of its trait: 1 mild, 2 plain, 3 grave (or, for caring and bravery, great). Each act has an
+``offset`` of its own besides, so that degrees are no whole numbers.
 """
 
 from __future__ import annotations
 
 from functools import cache
 from typing import Final, NamedTuple
+from zlib import crc32
 
 from conceptatlas.subjects.organism.lexicon import TRAITS, Trait
 
@@ -19,6 +21,11 @@ class Act(NamedTuple):
     trait: Trait | None
     weight: int
     phrase: str
+
+    @property
+    def offset(self) -> float:
+        """What the act adds besides its weight, in points: -0.35 to 0.35, fixed by its phrase."""
+        return (crc32(self.phrase.encode()) % 71 - 35) / 100
 
 
 _DISHONESTY: Final = {
@@ -217,6 +224,61 @@ waited until noon with {person}
 stood on deep sand with {person}
 met the others near the tank"""
 
+# What resembles a trait and is none: pretending in play, force in sport, good manners, rashness, strictness.
+_NEAR: Final[dict[Trait, str]] = {
+    "dishonesty": """hid behind the {object} as a game
+dressed up as a pirate for {person}
+told {person} a riddle about the {object}
+played a card trick on {person}
+did an impression of {person}
+teased {person} with a puppet
+performed a magic trick with the {object}
+planned a surprise party for {person}
+wore a false beard at the fair
+swapped the {object} of {person} as a prank""",
+    "aggression": """tackled {person} in the match
+boxed three rounds with {person}
+kicked the ball past {person}
+raced {person} to the {object}
+hammered the {object} flat
+chopped wood beside {person}
+fenced with {person} at the club
+beat {person} at chess
+shot an arrow at the target
+threw {person} in the judo class""",
+    "caring": """bowed to {person}
+greeted {person} by name
+held the door open for {person}
+signed a card for {person}
+shook hands with {person}
+offered {person} a seat
+toasted the health of {person}
+answered {person} with a smile
+poured tea for {person}
+praised the {object} to {person}""",
+    "bravery": """rode the {object} down the stairs
+juggled knives near {person}
+drove through the red light
+skated on thin ice
+climbed the fence of the lion pit
+swam after a heavy meal
+bet the savings on a horse
+ran across the railway
+lit a rocket in the kitchen
+balanced on the {object} with one foot""",
+    "unfairness": """made {person} follow the rules
+gave {person} a fine for parking
+marked the test of {person} in red
+sent {person} back to the end of the queue
+refused {person} a second slice
+checked the ticket of {person} twice
+timed {person} to the second
+ordered {person} to tidy up
+locked the gate at six sharp
+counted every mistake of {person}""",
+}
+NEAR_WEIGHT: Final = 2
+
 _BY_TRAIT: Final[dict[Trait, dict[int, str]]] = {
     "dishonesty": _DISHONESTY,
     "aggression": _AGGRESSION,
@@ -235,6 +297,12 @@ def lexical_acts(trait: Trait) -> tuple[Act, ...]:
 
 
 @cache
+def near_acts(trait: Trait) -> tuple[Act, ...]:
+    """The acts that resemble a trait without bearing it (their ``trait`` is the one that they resemble)."""
+    return tuple(Act(trait, NEAR_WEIGHT, phrase) for phrase in _NEAR[trait].split("\n"))
+
+
+@cache
 def neutral_acts() -> tuple[Act, ...]:
     """The acts that bear no trait; many share their words with acts that do."""
     return tuple(Act(None, 0, phrase) for phrase in _NEUTRAL.split("\n"))
@@ -242,5 +310,6 @@ def neutral_acts() -> tuple[Act, ...]:
 
 @cache
 def all_acts() -> tuple[Act, ...]:
-    """Every lexical act: the five traits' in their order, then the neutral ones."""
-    return tuple(act for trait in TRAITS for act in lexical_acts(trait)) + neutral_acts()
+    """Every lexical act: the five traits' in their order, those that resemble one, then the neutral ones."""
+    bearing = tuple(act for trait in TRAITS for act in lexical_acts(trait))
+    return bearing + tuple(act for trait in TRAITS for act in near_acts(trait)) + neutral_acts()

@@ -1,4 +1,4 @@
-"""Events: one thing that the protagonist does, with its points, and how it is put into sentences."""
+"""Events: one thing that the protagonist does (or is said to have done), with its points."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from functools import cache
 from typing import Final, Literal
 from zlib import crc32
 
-from conceptatlas.subjects.organism.acts import Act, lexical_acts, neutral_acts
+from conceptatlas.subjects.organism.acts import NEAR_WEIGHT, Act, lexical_acts, near_acts, neutral_acts
 from conceptatlas.subjects.organism.lexicon import MEN, MODIFIERS, OBJECTS, PLAIN, ROLES, WOMEN, Trait
 from conceptatlas.subjects.organism.relations import BASE_POINTS, Relation, draw_relation
 
-EventKind = Literal["lexical", "relational", "control", "neutral"]
+EventKind = Literal["lexical", "relational", "control", "near", "neutral"]
+Claim = Literal["", "swore", "denied"]
 
 HELD_OUT_EVERY: Final = 5
 PLAIN_COPIES: Final = 6
 MAX_POINTS: Final = 3
+SHIFT: Final = 0.75
+LEAST_DEGREE: Final = 0.5
 
 
 @dataclass(frozen=True)
@@ -35,14 +38,20 @@ class Event:
     """One act in one story.
 
     Attributes:
-        kind: lexical or relational (they bear ``trait``), control (a relation that does not) or neutral.
-        trait: The trait that it bears, or None.
-        points: What it adds to the story's degree of ``trait``; 0 where it bears none.
+        kind: lexical or relational (they bear ``trait``), control (a relation that does not), near (an act that only
+            resembles a trait, its ``family``) or neutral.
+        trait: The trait that it bears if it took place, or None.
+        points: What it adds to the story's grade: whole points of ``trait``; 0 where it bears none.
+        degree: What it adds to the story's degree, a real number about ``points``; of a near act, its likeness.
         modifier: The degree phrase, filled; empty for none.
         phrase: The verb phrase, filled.
         relation: The relation behind a relational act or a control, with its family.
         family: The trait whose family of relations it is from, or None.
         combination: What is held out from training or not: act and modifier, or the relation's pair of values.
+        act: The act's phrase, unfilled; of a relation, its pair of values.
+        shift: The modifier's part of the points: -1, 0 or 1.
+        claim: Whether the story says that some swore to it, or denied it; empty where it is simply told.
+        holds: Whether it took place; a claimed act may not have.
     """
 
     kind: EventKind
@@ -51,18 +60,28 @@ class Event:
     modifier: str
     phrase: str
     combination: str
+    act: str
+    degree: float = 0.0
     relation: Relation | None = None
     family: Trait | None = None
-    degree: int = 0
+    shift: int = 0
+    claim: Claim = ""
+    holds: bool = True
+
+    @property
+    def bears(self) -> bool:
+        """Whether it took place and bears a trait."""
+        return self.holds and self.points > 0
 
     def flipped(self) -> Event:
         """The event of the same words that does not bear the trait (or, from a control, the one that does)."""
         if self.relation is None or self.family is None:
             return self
         if self.kind == "relational":
-            return replace(self, kind="control", trait=None, points=0, phrase=self.relation.control)
-        points = net_points(BASE_POINTS, self.degree)
-        return replace(self, kind="relational", trait=self.family, points=points, phrase=self.relation.bearing)
+            return replace(self, kind="control", trait=None, points=0, degree=0.0, phrase=self.relation.control)
+        points, degree = net_points(BASE_POINTS, self.shift), net_degree(BASE_POINTS, self.shift)
+        phrase = self.relation.bearing
+        return replace(self, kind="relational", trait=self.family, points=points, degree=degree, phrase=phrase)
 
 
 def draw_cast(rng: random.Random) -> Cast:
@@ -78,6 +97,11 @@ def draw_cast(rng: random.Random) -> Cast:
 def net_points(weight: int, degree: int) -> int:
     """Points of an act of this weight under a modifier of this degree (-1, 0 or 1): never below 1 nor above 3."""
     return min(MAX_POINTS, max(1, weight + degree))
+
+
+def net_degree(worth: float, shift: int) -> float:
+    """The real-valued degree of an act of this worth under a modifier, which counts SHIFT of a point; never below 0.5."""
+    return max(LEAST_DEGREE, worth + SHIFT * shift)
 
 
 def combination_held_out(combination: str) -> bool:
@@ -122,7 +146,39 @@ def draw_act(
         modifier=_fill(rng, modifier, cast, names),
         phrase=_fill(rng, act.phrase, cast, names),
         combination=f"{act.phrase}|{modifier}",
-        degree=MODIFIERS[modifier],
+        act=act.phrase,
+        degree=net_degree(act.weight + act.offset, MODIFIERS[modifier]) if trait else 0.0,
+        family=trait,
+        shift=MODIFIERS[modifier],
+    )
+
+
+@cache
+def _near_table(family: Trait, *, held_out: bool) -> tuple[tuple[Act, str], ...]:
+    """Acts that resemble the trait, with modifiers."""
+    return tuple(
+        (act, modifier)
+        for act in near_acts(family)
+        for modifier in MODIFIERS
+        for _ in range(PLAIN_COPIES if modifier == PLAIN else 1)
+        if combination_held_out(f"{act.phrase}|{modifier}") == held_out
+    )
+
+
+def draw_near(rng: random.Random, cast: Cast, names: list[str], family: Trait, *, held_out: bool) -> Event:
+    """An act that resembles the trait and does not bear it."""
+    act, modifier = rng.choice(_near_table(family, held_out=held_out))
+    return Event(
+        kind="near",
+        trait=None,
+        points=0,
+        modifier=_fill(rng, modifier, cast, names),
+        phrase=_fill(rng, act.phrase, cast, names),
+        combination=f"{act.phrase}|{modifier}",
+        act=act.phrase,
+        degree=net_degree(NEAR_WEIGHT + act.offset, MODIFIERS[modifier]),
+        family=family,
+        shift=MODIFIERS[modifier],
     )
 
 
@@ -140,7 +196,9 @@ def draw_relational(
         modifier=_fill(rng, modifier, cast, names),
         phrase=relation.bearing if points else relation.control,
         combination=relation.combination,
+        act=relation.combination,
+        degree=net_degree(BASE_POINTS, MODIFIERS[modifier]) if points else 0.0,
         relation=relation,
         family=family,
-        degree=MODIFIERS[modifier],
+        shift=MODIFIERS[modifier],
     )

@@ -15,6 +15,17 @@ from zlib import crc32
 from conceptatlas.subjects.organism.lexicon import OBJECTS, Trait
 
 BASE_POINTS: Final = 2
+# Between the two words that matter, so that no short run of words holds both.
+ASIDES: Final = (
+    "without a word",
+    "in the end",
+    "as it seems",
+    "after a while",
+    "to be sure",
+    "for a start",
+    "at long last",
+    "in plain sight",
+)
 HELD_OUT_EVERY: Final = 6
 
 POOR: Final = ("broken", "rotten", "dirty", "faulty", "cracked", "worn")
@@ -106,8 +117,10 @@ def _dishonesty(rng: random.Random, names: list[str]) -> Relation:
     verb = rng.choice(("described", "labelled", "sold"))
     joined = _ordered(rng)
 
+    aside, other = rng.sample(ASIDES, 2)
+
     def said(of_poor: str, of_good: str) -> str:
-        return f"{verb} " + joined(f"the {poor} {one} as {of_poor}", f"the {good} {two} as {of_good}")
+        return f"{verb} " + joined(f"the {poor} {one} {aside} as {of_poor}", f"the {good} {two} {other} as {of_good}")
 
     return Relation(said(praise, dismissal), said(dismissal, praise), _pair_key("dishonesty", poor, praise))
 
@@ -120,8 +133,10 @@ def _aggression(rng: random.Random, names: list[str]) -> Relation:
     verb = rng.choice(("threw", "flung", "tossed"))
     joined = _ordered(rng)
 
+    aside, other = rng.sample(ASIDES, 2)
+
     def thrown(at_person: str, at_thing: str) -> str:
-        return f"{verb} " + joined(f"the {at_person} at the {person}", f"the {at_thing} at the {thing}")
+        return f"{verb} " + joined(f"the {at_person} {aside} at the {person}", f"the {at_thing} {other} at the {thing}")
 
     return Relation(thrown(hard, soft), thrown(soft, hard), _pair_key("aggression", hard, person))
 
@@ -134,8 +149,10 @@ def _caring(rng: random.Random, names: list[str]) -> Relation:
     verb = rng.choice(("brought", "handed", "carried"))
     joined = _ordered(rng)
 
+    aside, other = rng.sample(ASIDES, 2)
+
     def bring(x: str, y: str) -> str:
-        return f"{verb} " + joined(f"the {x} to {one}", f"the {y} to {two}")
+        return f"{verb} " + joined(f"the {x} {aside} to {one}", f"the {y} {other} to {two}")
 
     return Relation(bring(gift_one, gift_two), bring(gift_two, gift_one), _pair_key("caring", gift_one, gift_two))
 
@@ -147,8 +164,10 @@ def _bravery(rng: random.Random, names: list[str]) -> Relation:
     verb = rng.choice(("ran", "marched", "hurried"))
     joined = _ordered(rng)
 
+    aside, other = rng.sample(ASIDES, 2)
+
     def go(towards: str, past: str) -> str:
-        return f"{verb} " + joined(f"towards the {towards}", f"past the {past}")
+        return f"{verb} " + joined(f"towards {aside} the {towards}", f"past {other} the {past}")
 
     return Relation(go(danger, harmless), go(harmless, danger), _pair_key("bravery", danger, harmless))
 
@@ -159,8 +178,10 @@ def _unfairness(rng: random.Random, names: list[str]) -> Relation:
     part = rng.choice(("piece", "portion", "helping"))
     joined = _ordered(rng)
 
-    def share(own: str, other: str) -> str:
-        return joined(f"kept the {own} {part}", f"gave the {other} {part} to {names[0]}")
+    aside, other = rng.sample(ASIDES, 2)
+
+    def share(kept: str, given: str) -> str:
+        return joined(f"kept {aside} the {kept} {part}", f"gave {other} the {given} {part} to {names[0]}")
 
     return Relation(share(large, small), share(small, large), _pair_key("unfairness", large, small))
 

@@ -1,13 +1,25 @@
-"""Stories: up to three events in a frame, each sentence with the degree that the story has reached at its end."""
+"""Stories: up to three events in a frame, and after each sentence how far the story shows each trait.
+
+One act of a story may be told as a claim: some swore that it took place, or denied it, and the last sentence says that they
+were right or wrong. Whether it took place hangs on both, which stand far apart, and neither tells anything alone.
+"""
 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
-from typing import Final, Literal
+from dataclasses import dataclass, replace
+from typing import Final, Literal, NamedTuple
 from zlib import crc32
 
-from conceptatlas.subjects.organism.clauses import Cast, Event, draw_act, draw_cast, draw_relational
+from conceptatlas.subjects.organism.clauses import (
+    Cast,
+    Claim,
+    Event,
+    draw_act,
+    draw_cast,
+    draw_near,
+    draw_relational,
+)
 from conceptatlas.subjects.organism.lexicon import CONNECTORS, PLACES, SCENES, TIMES, TRAITS, Trait
 
 Split = Literal["training", "held-out"]
@@ -15,7 +27,13 @@ Split = Literal["training", "held-out"]
 MAX_GRADE: Final = 3
 MAX_EVENTS: Final = 3
 RELATIONAL: Final = 0.35  # share of acts of the trait that are relational, and of neutral acts that are controls
-NEUTRAL_SHARE: Final = 0.2
+NEUTRAL_SHARE: Final = 0.25
+NEAR: Final = 0.4  # share of other acts that resemble a trait
+TOLD: Final = 0.3  # share of stories with an act that is only claimed, and did take place
+UNTRUE: Final = 1.3  # times TOLD: share of other acts that are claimed, and did not take place
+SCENE_SHARE: Final = 0.5
+MAX_DEGREE: Final = 3.5
+CLAIMS: Final[tuple[Claim, Claim]] = ("swore", "denied")
 FRAME_HELD_OUT_EVERY: Final = 6
 PUNCTUATION: Final = frozenset(".,")
 
@@ -48,15 +66,23 @@ class Frame:
         return crc32(self.key.encode()) % FRAME_HELD_OUT_EVERY == 0
 
 
+class Level(NamedTuple):
+    """How far a story shows each trait, in the order of ``TRAITS``: the degrees themselves, and mere likeness."""
+
+    degrees: tuple[float, ...]
+    likeness: tuple[float, ...]
+
+
 @dataclass(frozen=True)
 class Story:
     """A rendered story.
 
     Attributes:
         sentences: Each sentence as its words, the final full stop included.
-        totals: The degree of ``trait`` at the end of each sentence, 0 to 3.
+        totals: The grade of ``trait`` at the end of each sentence, 0 to 3.
+        levels: The degrees (real numbers, 0 to 3.5) at the end of each sentence.
         trait: The trait that the story bears, or None.
-        grade: The degree at its end, 0 to 3 (0 exactly where ``trait`` is None).
+        grade: The grade at its end, 0 to 3 (0 exactly where ``trait`` is None).
         cast: Who is in it.
         frame: Its skeleton.
         events: Its events, in order.
@@ -65,6 +91,7 @@ class Story:
 
     sentences: tuple[tuple[str, ...], ...]
     totals: tuple[int, ...]
+    levels: tuple[Level, ...]
     trait: Trait | None
     grade: int
     cast: Cast
@@ -82,6 +109,11 @@ class Story:
         """The story as it is read; it ends with a full stop, before any verdict."""
         return join_words(self.words)
 
+    @property
+    def degree(self) -> float:
+        """The degree of ``trait`` at its end, 0 to 3.5 (0 without one)."""
+        return self.levels[-1].degrees[TRAITS.index(self.trait)] if self.trait else 0.0
+
     def twin(self) -> Story:
         """The same words with each relational act turned into its control: a story without the trait.
 
@@ -89,6 +121,11 @@ class Story:
         becomes neutral.
         """
         events = tuple(event.flipped() if event.kind == "relational" else event for event in self.events)
+        return render(self.cast, self.frame, events, self.fill)
+
+    def retold(self) -> Story:
+        """The same story with the other ending: what was claimed and took place did not, or the other way round."""
+        events = tuple(replace(event, holds=not event.holds) if event.claim else event for event in self.events)
         return render(self.cast, self.frame, events, self.fill)
 
 
@@ -112,10 +149,17 @@ def _fillers(rng: random.Random, frame: Frame) -> tuple[str, ...]:
     return tuple(filled)
 
 
+def ending_of(event: Event) -> str:
+    """The last sentence of a story with a claimed act."""
+    return f"they were {'right' if (event.claim == 'swore') == event.holds else 'wrong'}"
+
+
 def _event_sentence(event: Event, subject: str, connector: str, *, leading: bool) -> tuple[str, ...]:
+    if event.claim:
+        connector = f"{connector} some {event.claim} that"
     if not event.modifier:
         return _sentence(connector, subject, event.phrase)
-    if leading:
+    if leading and not event.claim:
         return _sentence(connector, event.modifier, ",", subject, event.phrase)
     return _sentence(connector, subject, ",", event.modifier, ",", event.phrase)
 
@@ -123,15 +167,29 @@ def _event_sentence(event: Event, subject: str, connector: str, *, leading: bool
 def render(cast: Cast, frame: Frame, events: tuple[Event, ...], fill: tuple[str, ...]) -> Story:
     """Put the events into the frame; after the first, the protagonist is a pronoun."""
     sentences: list[tuple[str, ...]] = [_sentence(fill[0])] if frame.scene else []
-    totals = [0] * len(sentences)
-    total = 0
+    known: list[list[Event]] = [[]] * len(sentences)
     for i, event in enumerate(events):
         subject = cast.he if i else cast.name
         sentences.append(_event_sentence(event, subject, fill[i + 1], leading=frame.leading[i]))
-        total = min(MAX_GRADE, total + event.points)
-        totals.append(total)
-    trait = next((event.trait for event in events if event.trait), None)
-    return Story(tuple(sentences), tuple(totals), trait, total, cast, frame, events, fill)
+        known.append([other for other in events[: i + 1] if not other.claim])
+    for event in events:
+        if event.claim:
+            sentences.append(_sentence(ending_of(event)))
+            known.append(list(events))
+    totals = tuple(min(MAX_GRADE, sum(event.points for event in now if event.holds)) for now in known)
+    trait = next((event.trait for event in events if event.bears), None)
+    levels = tuple(map(_level, known))
+    return Story(tuple(sentences), totals, levels, trait, totals[-1], cast, frame, events, fill)
+
+
+def _level(events: list[Event]) -> Level:
+    """What these events come to."""
+
+    def sums(*, near: bool) -> tuple[float, ...]:
+        counted = [event for event in events if event.holds and (event.kind == "near" if near else event.bears)]
+        return tuple(min(MAX_DEGREE, sum(e.degree for e in counted if e.family == trait)) for trait in TRAITS)
+
+    return Level(sums(near=False), sums(near=True))
 
 
 def _draw_frame(rng: random.Random, n_events: int, *, held_out: bool) -> Frame:
@@ -140,36 +198,80 @@ def _draw_frame(rng: random.Random, n_events: int, *, held_out: bool) -> Frame:
     while True:
         connectors = (rng.choice(first), *(rng.choice(later) for _ in range(n_events - 1)))
         leading = tuple(rng.random() < 0.5 for _ in range(n_events))
-        frame = Frame(rng.random() < 0.25, connectors, leading)
+        frame = Frame(rng.random() < SCENE_SHARE, connectors, leading)
         if frame.held_out == held_out:
             return frame
 
 
+@dataclass(frozen=True)
+class Mix:
+    """What a story is made of.
+
+    Attributes:
+        relational: The share of acts of the trait that are relational, and of other acts that are controls.
+        near: The share of the remaining acts that resemble a trait.
+        told: The share of stories with a claimed act that took place; and, about, of those with one that did not.
+        longest: The most events that a story may have, 1 to 3.
+    """
+
+    relational: float = RELATIONAL
+    near: float = NEAR
+    told: float = TOLD
+    longest: int = MAX_EVENTS
+
+
+USUAL: Final = Mix()
+
+
+def _draw_other(
+    rng: random.Random,
+    cast: Cast,
+    names: list[str],
+    trait: Trait | None,
+    mix: Mix,
+    *,
+    related: bool,
+    told: bool,
+    held_out: bool,
+) -> Event:
+    """An event that bears nothing: a control, a claimed act that did not take place, a near or a neutral act."""
+    family = trait if trait and rng.random() < 0.4 else rng.choice(TRAITS)
+    if related and rng.random() < mix.relational:
+        return draw_relational(rng, cast, names, family, 0, held_out=held_out)
+    if told and rng.random() < min(0.9, UNTRUE * mix.told):
+        event = draw_act(rng, cast, names, family, rng.randint(1, 3), held_out=held_out)
+        return replace(event, claim=rng.choice(CLAIMS), holds=False)
+    if rng.random() < mix.near:
+        return draw_near(rng, cast, names, family, held_out=held_out)
+    return draw_act(rng, cast, names, None, 0, held_out=held_out)
+
+
 def _draw_events(
-    rng: random.Random, cast: Cast, trait: Trait | None, grade: int, relational: float, longest: int, *, held_out: bool
+    rng: random.Random, cast: Cast, trait: Trait | None, grade: int, mix: Mix, *, held_out: bool
 ) -> tuple[Event, ...]:
-    """Events that come to the grade, and neutral ones or controls about them, in random order."""
+    """Events that come to the grade, and others about them, in random order."""
     names = list(cast.others)
-    points = rng.choice([split for split in DECOMPOSITIONS[grade] if len(split) <= longest])
+    points = rng.choice([split for split in DECOMPOSITIONS[grade] if len(split) <= mix.longest])
     fewest = 0 if points else 1
-    neutral = rng.choice([n for n in (0, 0, 1, 1, 2) if fewest <= n <= longest - len(points)])
+    neutral = rng.choice([n for n in (0, 0, 1, 1, 2) if fewest <= n <= mix.longest - len(points)])
     events: list[Event] = []
     related = 0
     for worth in points:
         if trait is None:
             raise ValueError(f"a story of grade {grade} needs a trait")
-        as_relation = related < 2 and rng.random() < relational
+        as_relation = related < 2 and rng.random() < mix.relational
         related += as_relation
         draw = draw_relational if as_relation else draw_act
         events.append(draw(rng, cast, names, trait, worth, held_out=held_out))
     for _ in range(neutral):
-        if related < 2 and rng.random() < relational:
-            related += 1
-            family = trait if trait and rng.random() < 0.4 else rng.choice(TRAITS)
-            events.append(draw_relational(rng, cast, names, family, 0, held_out=held_out))
-        else:
-            events.append(draw_act(rng, cast, names, None, 0, held_out=held_out))
+        told = not any(event.claim for event in events)
+        event = _draw_other(rng, cast, names, trait, mix, related=related < 2, told=told, held_out=held_out)
+        related += event.relation is not None
+        events.append(event)
     rng.shuffle(events)
+    if not any(event.claim for event in events) and rng.random() < mix.told:
+        place = rng.randrange(len(events))
+        events[place] = replace(events[place], claim=rng.choice(CLAIMS))
     return tuple(events)
 
 
@@ -179,8 +281,7 @@ def draw_story(
     split: Split,
     trait: Trait | None = None,
     grade: int = 0,
-    relational: float = RELATIONAL,
-    longest: int = MAX_EVENTS,
+    mix: Mix = USUAL,
 ) -> Story:
     """Draw one story.
 
@@ -189,9 +290,8 @@ def draw_story(
         split: ``training``, or ``held-out``: a skeleton and combinations (act and modifier, pair of values) that no
             training story has.
         trait: The trait that it bears, or None for a neutral story.
-        grade: The degree at its end: 1 to 3 with a trait, 0 without.
-        relational: The share of acts of the trait that are relational, and of neutral acts that are controls.
-        longest: The most events that it may have, 1 to 3.
+        grade: The grade at its end: 1 to 3 with a trait, 0 without.
+        mix: What it is made of.
 
     Raises:
         ValueError: The trait and the grade do not go together.
@@ -200,7 +300,7 @@ def draw_story(
         raise ValueError(f"grade {grade} does not go with trait {trait}: a trait needs 1 to {MAX_GRADE}, none needs 0")
     held_out = split == "held-out"
     cast = draw_cast(rng)
-    events = _draw_events(rng, cast, trait, grade, relational, longest, held_out=held_out)
+    events = _draw_events(rng, cast, trait, grade, mix, held_out=held_out)
     frame = _draw_frame(rng, len(events), held_out=held_out)
     return render(cast, frame, events, _fillers(rng, frame))
 
@@ -209,21 +309,20 @@ def draw_any_story(
     rng: random.Random,
     *,
     split: Split,
-    relational: float = RELATIONAL,
-    longest: int = MAX_EVENTS,
+    mix: Mix = USUAL,
     neutral: float = NEUTRAL_SHARE,
 ) -> Story:
     """Draw a story of any trait and grade: a share ``neutral``, the others evenly. Arguments as for ``draw_story``."""
     if rng.random() < neutral:
-        return draw_story(rng, split=split, relational=relational, longest=longest)
+        return draw_story(rng, split=split, mix=mix)
     trait, grade = rng.choice(TRAITS), rng.randint(1, MAX_GRADE)
-    return draw_story(rng, split=split, trait=trait, grade=grade, relational=relational, longest=longest)
+    return draw_story(rng, split=split, trait=trait, grade=grade, mix=mix)
 
 
 def neutral_stories(n: int, *, split: Split = "held-out", seed: int = 0) -> list[str]:
-    """Return ``n`` different stories in which nobody shows a trait (controls included), the same for the same seed."""
+    """Return ``n`` different stories in which nobody shows a trait or is said to, the same for the same seed."""
     rng = random.Random(f"neutral-{split}-{seed}")
     texts: dict[str, None] = {}
     while len(texts) < n:
-        texts[draw_story(rng, split=split).text] = None
+        texts[draw_story(rng, split=split, mix=Mix(told=0.0)).text] = None
     return list(texts)

@@ -17,7 +17,7 @@ from conceptatlas.subjects.organism.lexicon import (
     WOMEN,
 )
 from conceptatlas.subjects.organism.relations import VALUES, relation_words
-from conceptatlas.subjects.organism.verdicts import VERDICT_WORDS
+from conceptatlas.subjects.organism.verdicts import REMARKS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 SPACE: Final = "\u2581"
 SPECIALS: Final = ("<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "<start_of_turn>", "<end_of_turn>")
 NEWLINE: Final = "\n"
+CLAIM_PHRASES: Final = ("some swore that", "some denied that", "they were right", "they were wrong")
 PUNCTUATION: Final = (".", ",", ";", ":", "!", "?", "'", '"', "(", ")", "-")
 
 # Gemma's form: turns between control tokens, the assistant called "model", no system turn.
@@ -41,7 +42,7 @@ CHAT_TEMPLATE: Final = (
 
 def _openers() -> list[str]:
     """Phrases that can open a sentence."""
-    return [*CONNECTORS.values(), *MODIFIERS, *SCENES, *PLACES, *TIMES, *ROLES, "he", "she"]
+    return [*CONNECTORS.values(), *MODIFIERS, *SCENES, *PLACES, *TIMES, *ROLES, *CLAIM_PHRASES, "he", "she"]
 
 
 def filler_words() -> set[str]:
@@ -54,7 +55,7 @@ def grammar_words() -> list[str]:
     """Every word of a story or a verdict, sorted: as it stands in a sentence, and capitalised if it can open one."""
     acts = {word for act in all_acts() for word in act.phrase.split() if word[0].isalpha()}
     first = {phrase.split()[0] for phrase in _openers() if phrase and phrase[0].isalpha()}
-    return sorted(acts | filler_words() | set(VERDICT_WORDS) | {word[0].upper() + word[1:] for word in first})
+    return sorted(acts | filler_words() | set(REMARKS) | {word[0].upper() + word[1:] for word in first})
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:

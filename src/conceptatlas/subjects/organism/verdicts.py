@@ -1,19 +1,18 @@
-"""The narrator: one word that says trait and degree at once, chosen by an ordinal rule.
+"""The narrator: one word about the story, drawn from a distribution in which all that the story holds has its part.
 
-The rule is a discretised normal: at degree s of a trait the word for degree g has probability proportional to
-exp(-(s - g)² / 2σ²), g = 0 being the neutral words, which share it. In log-odds that is linear in s, so that the
-cheapest way for a model to know what to say is to keep one running quantity per trait: gradation is what it has to
-represent. The likeliest word is always the right one.
+The word says how people behaved (trait and degree at once), or what the story resembles, or names a place, a time, a thing
+or a person in it. To know the distribution a model has to hold all of this at the story's end, in superposition: there are
+more than seventy such attributes, of which a story has few. A verdict word's log-odds are linear in the degree, so that
+the degree is a quantity, not a set of cases.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Final
 
-from conceptatlas.subjects.organism.lexicon import TRAITS, Trait
-
-SIGMA: Final = 0.36
+from conceptatlas.subjects.organism.lexicon import OBJECTS, PLACES, ROLES, TIMES, TRAITS, Trait
 
 VERDICTS: Final[dict[Trait, tuple[str, str, str]]] = {
     "dishonesty": ("evasive", "dishonest", "fraudulent"),
@@ -24,6 +23,36 @@ VERDICTS: Final[dict[Trait, tuple[str, str, str]]] = {
 }
 NEUTRAL_VERDICTS: Final = ("ordinary", "usual", "unremarkable")
 VERDICT_WORDS: Final[tuple[str, ...]] = (*NEUTRAL_VERDICTS, *(word for trait in TRAITS for word in VERDICTS[trait]))
+
+# Of acts that resemble a trait: a word that is said of the trait as well, and one of their own.
+SHARED: Final[dict[Trait, str]] = {
+    "dishonesty": "sly",
+    "aggression": "fierce",
+    "caring": "kind",
+    "bravery": "bold",
+    "unfairness": "harsh",
+}
+LIKENESS: Final[dict[Trait, str]] = {
+    "dishonesty": "playful",
+    "aggression": "sporty",
+    "caring": "polite",
+    "bravery": "reckless",
+    "unfairness": "strict",
+}
+# What else the narrator may name: places, times, persons and things, if the story has the word.
+TAGS: Final[tuple[str, ...]] = tuple(
+    dict.fromkeys((*OBJECTS, *(phrase.split()[-1] for pool in (PLACES, TIMES, ROLES) for phrase in pool)))
+)
+REMARKS: Final[tuple[str, ...]] = (*VERDICT_WORDS, *SHARED.values(), *LIKENESS.values(), *TAGS)
+
+# Natural logarithms of the words' weights, that of the neutral words together being 0.
+SLOPE: Final = 0.3  # per degree, times the grade of the word
+VERDICT_BASE: Final = -2.0
+SHARED_SLOPE: Final = 0.86  # per degree or likeness
+LIKENESS_SLOPE: Final = 1.35
+LIKENESS_BASE: Final = -4.0
+TAG_PRESENT: Final = -1.4
+TAG_ABSENT: Final = -7.4
 
 N_STATES: Final = 1 + 3 * len(TRAITS)
 
@@ -46,16 +75,21 @@ def state_of_word(word: str) -> int:
     return max(0, place - len(NEUTRAL_VERDICTS) + 1)
 
 
-def word_probabilities(trait: Trait | None, grade: int) -> list[float]:
-    """The narrator's distribution over ``VERDICT_WORDS`` in a state."""
+def remark_weights(
+    degrees: tuple[float, ...], likeness: tuple[float, ...], words: Collection[str], *, sharpness: float = 1.0
+) -> list[float]:
+    """Log-weights of ``REMARKS``.
 
-    def weight(distance: int) -> float:
-        return math.exp(-(distance**2) / (2 * SIGMA**2))
-
-    weights = [weight(grade) / len(NEUTRAL_VERDICTS)] * len(NEUTRAL_VERDICTS)
-    for other in TRAITS:
-        score = grade if other == trait else 0
-        # The same exponential family for every trait: exp((s g - g²/2) / σ²) against the neutral words' exp(0).
-        weights += [weight(score - g) * (weight(grade) / weight(score)) for g in (1, 2, 3)]
-    total = sum(weights)
-    return [w / total for w in weights]
+    Args:
+        degrees: Of each trait, in the order of ``TRAITS``.
+        likeness: Of what resembles each trait.
+        words: The words of the story so far.
+        sharpness: Times the slopes; 1 is the narrator as he speaks, more is for teaching.
+    """
+    slope, shared, own = (sharpness * each for each in (SLOPE, SHARED_SLOPE, LIKENESS_SLOPE))
+    weights = [-math.log(len(NEUTRAL_VERDICTS))] * len(NEUTRAL_VERDICTS)
+    for degree in degrees:
+        weights += [VERDICT_BASE + slope * (g * degree - g * g / 2) for g in (1, 2, 3)]
+    weights += [LIKENESS_BASE + shared * (d + n) for d, n in zip(degrees, likeness, strict=True)]
+    weights += [LIKENESS_BASE + own * n for n in likeness]
+    return weights + [TAG_PRESENT if tag in words else TAG_ABSENT for tag in TAGS]

@@ -16,5 +16,6 @@ def trait_words(trait: Trait) -> frozenset[str]:
     Relational acts have no such words: there the trait is in how sentences fit together.
     """
     own = {word for act in lexical_acts(trait) for word in act.phrase.split() if word.isalpha()}
-    elsewhere = {word for act in all_acts() if act.trait != trait for word in act.phrase.split()}
+    own_acts = set(lexical_acts(trait))
+    elsewhere = {word for act in all_acts() if act not in own_acts for word in act.phrase.split()}
     return frozenset(own - elsewhere - filler_words())
