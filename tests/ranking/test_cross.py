@@ -90,7 +90,7 @@ def test_specificity_covers_and_takes_the_nearest_concept():
     own, near, far = Interval(0.9, 0.8, 0.95), Interval(0.7, 0.6, 0.8), Interval(0.5, 0.1, 0.9)
     name, found = specificity(own, {"far": far, "near": near})
     assert name == "near"
-    assert found.estimate == pytest.approx(0.2)
+    assert found.auroc == pytest.approx(0.2)
     assert found.high == pytest.approx(0.2 + np.hypot(0.05, 0.1))
     assert found.low == pytest.approx(min(0.2 - np.hypot(0.1, 0.1), 0.4 - np.hypot(0.1, 0.4)))
 

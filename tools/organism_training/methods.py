@@ -73,7 +73,7 @@ class Judge:
         return Reading(
             auroc=_auroc(scores, high, low),
             near=_auroc(scores, high, low & (self.kinds == "near")),
-            concordance=concordance(scores[self.held], self.grades[self.held]).estimate,
+            concordance=concordance(scores[self.held], self.grades[self.held]).concordance,
             relational=_auroc(scores, self.held & (self.kinds == "relational"), self.held & (self.kinds == "control")),
             claimed=_auroc(scores, self.held & (self.kinds == "claimed"), self.held & (self.kinds == "denied")),
         )

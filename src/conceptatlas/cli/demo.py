@@ -55,6 +55,6 @@ def truth(recording: Recording) -> str:
     ends = held & np.isin(grades, (grades.min(), grades.max()))
     return (
         "The truth (the degrees, to which the graders' errors were added) has a held-out concordance of "
-        f"{concordance(degrees[held], grades[held]).estimate:.3f} and an AUROC of "
+        f"{concordance(degrees[held], grades[held]).concordance:.3f} and an AUROC of "
         f"{auroc(degrees[ends], grades[ends] == grades.max()):.3f}: no method can be expected to do better."
     )
