@@ -67,5 +67,5 @@ def trace(
     ]
     print_table(rows, ["rank", "layer", "average_l0", "feature_id", "class", "median_place"], as_json=as_json)
     if not rows:
-        note("The ranking kept no feature, so there is nothing to trace; its near misses stand in `conceptatlas show`.")
+        note("No feature varies over the discovery items, so there is nothing to trace; see `conceptatlas show`.")
     note(f"{len(traced.plots)} plots and {len(rows)} features' statistics written to {out}.")
