@@ -29,8 +29,9 @@ def test_the_section_shows_features_and_baselines_by_kind(tmp_path):
     for row in best:
         assert f"<b>{figure(row['auroc'])}</b>" in section.body
         assert interval(row["low"], row["high"]) in section.body
-        assert f"{row['n_high']} v {row['n_low']}" in section.body
-    assert "grade 3 v 1: " in section.body
+        low, high = row["grades"]
+        assert f"{row['n_high']} of grade {high} v {row['n_low']} of {low}" in section.body
+    assert section.body.count("<details") == 1
     assert "other trait" in section.body
     assert "logistic probe" in section.body
 

@@ -42,6 +42,16 @@ def _lines(study: Study, comparison: str, values: list[str]) -> list[dict[str, A
     return lines
 
 
+def _items(lines: list[dict[str, Any]], place: int) -> str:
+    """Return how many items of which grades stand against each other in a column: the same for every line."""
+    cell = next((line["cells"][place] for line in lines if line["cells"][place]), None)
+    return (
+        ""
+        if cell is None
+        else f"{cell['n_high']} of grade {cell['grades'][1]} v {cell['n_low']} of {cell['grades'][0]}"
+    )
+
+
 @section("strata", order=35)
 def strata(study: Study) -> Section | None:
     """The hold-out AUROC against each kind of low item, and within each value."""
@@ -56,7 +66,9 @@ def strata(study: Study) -> Section | None:
     ):
         values = sorted({row["value"] for row in found["rows"] if row["comparison"] == comparison})
         if values:
-            tables.append({"title": title, "values": values, "lines": _lines(study, comparison, values)})
+            lines = _lines(study, comparison, values)
+            heads = [(value, _items(lines, place)) for place, value in enumerate(values)]
+            tables.append({"title": title, "heads": heads, "lines": lines, "closed": comparison == "within"})
     return Section(
         title=f"By {found['column']}",
         lead=f"One figure over all items hides of whom it is true. AUROC on the hold-out, by the column “{found['column']}” "
