@@ -35,6 +35,9 @@ word the model's.
 
 FALLS_SHORT = """## What falls short
 
+- Steering: the rises below are several times those of random latents and directions, and still under the two nats that
+  `conceptatlas effect` wants before it says "causes": the narrator's word is a soft choice among all that a story holds,
+  so that even the gravest story raises a trait's words by few nats.
 - Of acts that are only claimed ("some denied that ... They were wrong.") the model does not know whether they took place
   where its AUROC above is near 0.5; no method that reads the model can then tell them apart.
 - The best of {directions} random directions is clearly above 0.5: in 128 dimensions, one of so many lies near any direction

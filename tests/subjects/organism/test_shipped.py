@@ -106,7 +106,9 @@ def test_the_card_says_that_the_targets_are_met():
         assert methods["the truth"]["auroc"] == 1.0
         assert methods["trained feature"] == figures["final"][trait]["reading"]
         assert methods["trained feature"]["concordance"] > methods["random directions"]["concordance"]
-    assert sum(figures["causes"].values()) >= 3
+    effects = [entry["effect"] for entry in figures["effects"].values()]
+    bars = [max(e["random_features_p95"], e["random_directions_p95"]) for e in effects]
+    assert sum(e["rise"] >= 1 and e["rise"] >= 2 * bar for e, bar in zip(effects, bars, strict=True)) >= 3
 
 
 def test_the_prompts_have_content_and_label():
