@@ -43,7 +43,6 @@ def shuffled(rows: torch.Tensor, seed: int) -> Iterator[torch.Tensor]:
 
 def train_sae(rows: torch.Tensor, layer: int, k: int, *, width: int) -> BatchTopKTrainingSAE:
     """Train one SAE on residual rows [T, D] of a layer with k active latents per row on average."""
-
     steps = SAMPLES // BATCH
     torch.manual_seed(1000 * layer + k)
     sae = BatchTopKTrainingSAE(
