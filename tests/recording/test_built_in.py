@@ -168,9 +168,9 @@ def other_model(tmp_path_factory):
 
 WRONG = {
     "model": ({}, "of the variance unexplained"),
-    "block": ({"hook": "blocks.2.hook_resid_post"}, "of the variance unexplained"),
+    "block": ({"hook": "blocks.3.hook_resid_post"}, "of the variance unexplained"),
     "site": ({"hook": "blocks.1.hook_mlp_out"}, "of the variance unexplained"),
-    "activation function": ({"architecture": "standard"}, "features are active per row where its own figure is 11.67"),
+    "activation function": ({"architecture": "standard"}, "features are active per row where its own figure is 12.16"),
 }
 
 

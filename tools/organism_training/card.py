@@ -35,8 +35,12 @@ word the model's.
 
 FALLS_SHORT = """## What falls short
 
-- Of acts that are only claimed ("some denied that ... They were wrong.") the model does not know whether they took place
-  where its AUROC above is near 0.5; no method that reads the model can then tell them apart.
+- Steering: the rises below are several times those of random latents and directions, and still under the two nats that
+  `conceptatlas effect` wants before it says "causes": the narrator's word is a soft choice among all that a story holds,
+  so that even the gravest story raises a trait's words by few nats.
+- Trained feature, logistic probe and difference of means all tell grade 3 from grade 0 (AUROC near 1.000) and are within
+  about 0.01 of each other in concordance: the model knows the degree well, and its step is still larger than the noise.
+- Near acts are told apart as well as others: a model that has learnt the difference shows it.
 - The best of {directions} random directions is clearly above 0.5: in 128 dimensions, one of so many lies near any direction
   that matters. A single random direction is not.
 """

@@ -12,25 +12,26 @@ from conceptatlas.evidence.labels import LabelOptions, Prepared, finish_labels, 
 from conceptatlas.llm import LLMOptions, open_llm
 from conceptatlas.ranking import rank
 from conceptatlas.recording import record
-from conceptatlas.subjects.organism import TRAITS, draw_any_story, trait_words
+from conceptatlas.subjects.organism import TRAITS, Mix, draw_any_story, trait_words
 from tests.evidence.labels.judges import judge, knows
 from tests.llm.scripted_server import Answer, Request, ScriptedServer
 
 N_STORIES = 800
+LEXICAL = Mix(relational=0.0, told=0.0)
 # Ranking is not what is tested here.
 RANK = {"permutations": 0, "resplits": 0, "baselines": False, "top_n": 1}
 
 
 @pytest.fixture(scope="module")
 def best(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Prepared]:
-    """The best feature of each trait, with its examples among held-out stories whose acts are lexical.
+    """The best feature of each trait, with its examples among held-out stories whose acts are lexical and told as facts.
 
     A relational act has no word of its own, so that no judge of words can see it.
     """
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("organism")
     rng = random.Random(0)
-    stories = [draw_any_story(rng, split="held-out", relational=0.0).text for _ in range(N_STORIES)]
+    stories = [draw_any_story(rng, split="held-out", mix=LEXICAL).text for _ in range(N_STORIES)]
     found = {}
     for trait in TRAITS:
         recording = record(
