@@ -13,11 +13,12 @@ import pytest
 import torch
 
 from conceptatlas.base.errors import InputError
-from conceptatlas.concepts import build_concept, holdout_mask
+from conceptatlas.concepts import build_concept, holdout_mask, holdout_of
 from conceptatlas.evidence import measure_effects, steer
+from conceptatlas.evidence.edits import random_directions
 from conceptatlas.evidence.edits import steer as steer_edit
 from conceptatlas.evidence.effect_stage import density
-from conceptatlas.evidence.effects import Dose, choose_dose, like_density, random_directions, shared_dose
+from conceptatlas.evidence.effects import Dose, choose_dose, like_density, shared_dose
 from conceptatlas.evidence.features import FeatureRef, best_of_layers, column_of_rows
 from conceptatlas.evidence.readout import LanguageOutputs, Readout, target_ids
 from conceptatlas.evidence.tensors import load_tensors
@@ -237,19 +238,26 @@ def test_the_holdout_is_that_of_the_ranking(study: tuple[Recording, Ranking, Pat
     }
     few = {"top_n": 1, "targets": ["child"], "n_items": 99, "n_controls": 2, "device": "cpu"}
     half = measure_effects(rank(recording, holdout=0.5, **options), recording, **few)  # type: ignore[arg-type]
-    assert half.items == {"discovery": 15, "neutral": 15, "strong": 15}
+    held, labels = holdout_of(recording.items, share=0.5), recording.items["label"].to_numpy()
+    assert half.items == {
+        "discovery": int((~held & (labels == labels.min())).sum()),
+        "neutral": int((held & (labels == labels.min())).sum()),
+        "strong": int((held & (labels == labels.max())).sum()),
+    }
+    assert min(half.items.values()) > 9
     with pytest.raises(InputError, match="held out nothing"):
         measure_effects(rank(recording, folder / "all", holdout=0.0, **options), recording, **few)  # type: ignore[arg-type]
 
 
 def test_density_and_own_activation_are_those_of_discovery_rows(study: tuple[Recording, Ranking, Path]) -> None:
     """The hold-out items' rows must not count: dose and controls are chosen on discovery."""
-    recording, ranking, _ = study
+    recording, _, folder = study
+    ranking = rank(recording, folder / "seventy", holdout=0.7, permutations=5, baselines=False, resplits=0)
     (effects,) = measure_effects(
         ranking, recording, top_n=1, targets=["child"], n_items=3, n_controls=2, device="cpu"
     ).features
     ref = effects.feature
-    held = holdout_mask(recording.items["label"].to_numpy(), recording.items["split_hash"].to_numpy(), share=0.3)
+    held = holdout_mask(recording.items["label"].to_numpy(), recording.items["split_hash"].to_numpy(), share=0.7)
     rows = ~held[recording.item_of_row]
     column = column_of_rows(recording, ref)
     own = [value for value, kept in zip(column.tolist(), rows.tolist(), strict=True) if kept and value > 0]

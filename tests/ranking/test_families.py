@@ -9,7 +9,10 @@ import pytest
 
 import conceptatlas as ca
 from conceptatlas.base.errors import InputError
+from conceptatlas.ranking.baselines import Contest
+from conceptatlas.ranking.design import Design
 from conceptatlas.ranking.families import group, within_grade_correlation
+from conceptatlas.ranking.text_baselines import bag_of_words_scores
 from tests.helpers.cli import invoke
 from tests.helpers.recordings import write_synthetic_recording
 from tests.ranking.synthetic import planted
@@ -127,7 +130,10 @@ def test_a_feature_that_counts_tokens_is_flagged(tmp_path):
 def test_partial_correlation_is_that_of_the_residuals(tmp_path):
     rec = planted(tmp_path / "rec", n=150)
     ranking = ca.rank(rec, min_pearson=0.05, min_tpr=0.05, holdout=0, resplits=0, **QUICK)
-    z = np.column_stack([np.ones(150), rec.items["text"].str.len_chars(), rec.items["n_rows"]]).astype(float)
+    contest = Contest(Design.of_items(rec.items, share=0.0), 0)
+    words = bag_of_words_scores(contest, rec.items["text"].to_list())
+    words[np.isnan(words)] = words[~np.isnan(words)].mean()
+    z = np.column_stack([np.ones(150), rec.items["text"].str.len_chars(), rec.items["n_rows"], words]).astype(float)
     residual = np.eye(150) - z @ np.linalg.pinv(z)
     y = residual @ rec.items["label"].to_numpy().astype(float)
     for row in ranking.features.iter_rows(named=True):

@@ -203,7 +203,7 @@ def test_the_counts_are_the_same_in_the_explorer_the_report_and_the_terminal(cli
     ranking = Ranking.open(folder / "rank")
     table = Page(client.get("/s/study/features").text).text
     head = Page(client.get("/s/study/").text).text
-    shown = invoke("show", folder / "rank").stdout
+    shown = " ".join(invoke("show", folder / "rank").stdout.split())
     assert [words for _, words in ranking.counted()] == [
         "features searched", "fire somewhere", "fire in the rows scored (final)", "tested (active on enough items)",
         "exceed chance", "pass the classic filters",

@@ -155,7 +155,7 @@ def test_the_summary_stands_on_top_word_for_word(study: Path, tmp_path: Path) ->
     for sentence in said:
         assert sentence.text in page.text
     assert f"<b>{said[0].text}</b>" in text
-    shown = invoke("show", study / "rank").stdout
+    shown = " ".join(invoke("show", study / "rank").stdout.split())
     assert all(sentence.text in shown for sentence in said)
 
 

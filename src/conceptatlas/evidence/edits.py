@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from conceptatlas.base.errors import InputError
@@ -84,3 +85,9 @@ def ablate_each(sae: Any, features: Sequence[int]) -> Edits:
         return x[None] - (acts[..., None] * sae.W_dec[chosen][:, None, None]).to(x.dtype)
 
     return edit
+
+
+def random_directions(d_model: int, n: int, rng: np.random.Generator) -> torch.Tensor:
+    """Return ``n`` unit vectors drawn evenly from the sphere, [n, D]."""
+    draws = rng.standard_normal((n, d_model)).astype(np.float32)
+    return torch.from_numpy(draws / np.linalg.norm(draws, axis=1, keepdims=True))

@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from conceptatlas.base.errors import InputError
 
@@ -219,12 +218,6 @@ def like_density(density_F: npt.NDArray[np.float64], feature: int, n: int, rng: 
     distance = np.abs(np.log(density_F[others]) - np.log(max(density_F[feature], 1e-12)))
     nearest = others[np.argsort(distance, kind="stable")[: 3 * n]]
     return [int(other) for other in np.sort(rng.permutation(nearest)[:n])]
-
-
-def random_directions(d_model: int, n: int, rng: np.random.Generator) -> torch.Tensor:
-    """Return ``n`` unit vectors drawn evenly from the sphere, [n, D]."""
-    draws = rng.standard_normal((n, d_model)).astype(np.float32)
-    return torch.from_numpy(draws / np.linalg.norm(draws, axis=1, keepdims=True))
 
 
 def choose_dose(doses: Sequence[Dose]) -> float:

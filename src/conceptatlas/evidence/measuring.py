@@ -25,8 +25,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from conceptatlas.evidence.edits import ablate_each, steer_each, unit
-from conceptatlas.evidence.effects import Dose, Effect, TargetToken, choose_dose, like_density, random_directions
+from conceptatlas.evidence.edits import ablate_each, random_directions, steer_each, unit
+from conceptatlas.evidence.effects import Dose, Effect, TargetToken, choose_dose, like_density
 from conceptatlas.evidence.readout import LanguageOutputs, Shown
 from conceptatlas.evidence.rises import grouped_interval, like_tokens, percentile_among
 from conceptatlas.evidence.tensors import SAETensors
