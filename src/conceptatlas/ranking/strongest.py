@@ -31,7 +31,7 @@ class Strongest:
 
     Attributes:
         by_fit: For each fit, (−strength, number of the SAE, index), strongest first.
-        shares: Number of the SAE → (features searched, share of the items that they are active on).
+        shares: Number of the SAE → (features searched, share of the discovery items that they are active on).
     """
 
     by_fit: list[list[tuple[float, int, int]]]
@@ -78,10 +78,10 @@ def strongest_features(
         most: Features kept for each fit.
     """
     best: list[list[tuple[float, int, int]]] = [[] for _ in fitted]
-    entries = dict.fromkeys(numbers, 0)
+    entries, discovery = dict.fromkeys(numbers, 0), contest.design.discovery
     for chunk in source.chunks(numbers):
         columns = source.load(chunk)
-        entries[chunk.sae] += len(columns.items)
+        entries[chunk.sae] += int(discovery[columns.items].sum())
         strength = mean_differences(columns, contest, fitted)
         for s, kept in enumerate(best):
             top = np.argsort(-strength[:, s], kind="stable")[:most]
@@ -89,7 +89,7 @@ def strongest_features(
     recording = source.recording
     asked = recording.manifest.options.features
     counts = {number: recording.saes[number].d_sae if asked is None else len(asked) for number in numbers}
-    n_items = contest.design.n_items
+    n_items = int(discovery.sum())
     shares = {number: (counts[number], entries[number] / max(1, counts[number] * n_items)) for number in numbers}
     return Strongest([sorted(kept)[:most] for kept in best], shares)
 
