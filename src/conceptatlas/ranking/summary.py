@@ -106,7 +106,7 @@ def _chance(ranking: Ranking) -> Sentence:
         return Sentence("chance", "Chance was not judged, because no permutations were asked for (--permutations).")
     least = ranking.features["p_max"].min()
     assert isinstance(least, float)
-    units = f"of the grades over {ranking.null['n_units']:,} {ranking.null['permuted']}"
+    units = _units(ranking.null)
     floor = ranking.null.get("smallest_p", 0.0)
     if floor > SIGNIFICANT:
         return Sentence(
@@ -128,9 +128,16 @@ def _chance(ranking: Ranking) -> Sentence:
     )
 
 
+def _units(null: Mapping[str, Any]) -> str:
+    """Say what was shuffled: ``of the grades over 120 items``."""
+    if " within " in null["permuted"]:
+        return f"of the grades among {null['n_units']:,} groups and within them"
+    return f"of the grades over {null['n_units']:,} {null['permuted']}"
+
+
 def _best(ranking: Ranking, best: Mapping[str, Any]) -> Sentence:
     low, high = ranking.facts["grades"]
-    named = f"Feature {best['feature_id']} of layer {best['layer']}"
+    named = f"Feature {best['feature_id']} of {best['sae_id']} (layer {best['layer']})"
     if best["direction"] == "down":
         named += ", which falls with the concept,"
     if best["auroc_holdout"] is None:
@@ -188,11 +195,16 @@ def _strata(ranking: Ranking, best: Mapping[str, Any]) -> list[Sentence]:
     worst = worst_stratum(ranking.strata, **named)
     if worst is None:
         return []
-    values = sum(
-        row["comparison"] == "against" and all(row.get(key) == value for key, value in named.items())
+    figures = [
+        row["auroc"]
         for row in ranking.strata["rows"]
-    )
+        if row["comparison"] == "against" and all(row.get(key) == value for key, value in named.items())
+    ]
+    values = len(figures)
     low, high = worst["grades"]
+    if values > 1 and min(figures) == max(figures):
+        text = f"Against the items of grade {low} by {ranking.strata['column']}, its AUROC is {worst['auroc']:.3f} for each"
+        return [Sentence("strata", f"{text} of the {values} values.")]
     text = (
         f"Against the items of grade {low} by {ranking.strata['column']}, it does least well where that is "
         f"“{worst['value']}”: AUROC {worst['auroc']:.3f}{_interval(worst['low'], worst['high'])} on the "
@@ -238,11 +250,17 @@ def _sets(ranking: Ranking) -> list[Sentence]:
     if not found or found["figures"]["auroc_holdout"] is None:
         return []
     figures, against = found["figures"], found["against"]
-    count = f"{found['k']} features together" if found["k"] > 1 else "One feature alone, as the best set,"
-    text = f"{count} reach{'es' if found['k'] == 1 else ''} AUROC {figures['auroc_holdout']:.3f}"
+    if found["k"] > 1:
+        text = f"{found['k']} features together reach AUROC {figures['auroc_holdout']:.3f}"
+    else:
+        only = found["members"][0]
+        text = (
+            f"The best set of features is feature {only['feature_id']} of {only['sae_id']} alone (more add nothing on "
+            f"discovery): AUROC {figures['auroc_holdout']:.3f}"
+        )
     text += _interval(figures["low"], figures["high"]) + " on the same held-out items"
     if against is not None:
-        sure = "more than chance" if against["p_value"] <= SIGNIFICANT else "not told from zero"
+        sure = "more than chance" if against["p_value"] <= SIGNIFICANT else "no difference shown"
         text += (
             f"; the strongest dense baseline, {against['name']} at {against['site']}, {against['auroc_baseline']:.3f} "
             f"(difference {against['difference']:+.3f}, 95% interval {against['low']:+.2f} to {against['high']:+.2f}, {sure})"
