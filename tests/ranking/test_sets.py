@@ -152,3 +152,18 @@ def test_a_ranking_with_no_feature_has_no_set(tmp_path):
     assert feature_sets(source, contest, strongest, []) == {}
     assert set_table({}).height == 0
     assert ca.rank(rec, permutations=0, resplits=0).baselines
+
+
+def test_how_active_features_are_is_counted_on_discovery_alone(tmp_path):
+    """The control's threshold comes from it: the hold-out must have no say."""
+    labels = np.tile([0, 3], 20)
+    held = np.arange(40) >= 28
+    x = np.zeros((40, 4), np.float32)
+    x[~held, 0] = labels[~held] + 1  # active on the 28 discovery items
+    x[held, 1:] = 1 + np.arange(12)[:, None]  # active on hold-out items only
+    splits = ["holdout" if h else "discovery" for h in held]
+    rec = write_synthetic_recording(tmp_path / "rec", {"s": x}, labels.tolist(), [1] * 40, splits=splits)
+    contest = Contest(Design.of_items(rec.items, share=0.3), 0)
+    assert (contest.design.holdout == held).all()
+    found = strongest_features(Source(rec, "final"), contest, [0], contest.fitted_sets())
+    assert found.shares == {0: (4, 28 / (4 * 28))}

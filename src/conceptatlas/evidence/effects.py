@@ -25,8 +25,8 @@ from conceptatlas.base.errors import InputError
 MIN_RISE = 2.0
 BAR_FACTOR = 2.0
 MIN_PERCENTILE = 95.0
-# 0.5 nats per token are a perplexity 1.65 times as high, and most of what separates the smallest GPT-2 from the largest
-# (3.12 and 2.54 nats on OpenWebText): a model that lost that much is no longer the model under study.
+# A convention of ours: 0.5 nats per token are a perplexity 1.65 times as high, and a model that lost that much is hardly the
+# model under study any more.
 MAX_LOSS_RISE = 0.5
 # Where the next token is read, one nat: the probabilities of all other tokens may change by a factor of e on average.
 MAX_KL_OTHER = 1.0
