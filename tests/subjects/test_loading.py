@@ -116,12 +116,12 @@ def test_a_folder_without_a_model_and_a_file(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         resolve_source(tmp_path)
     assert str(caught.value) == (
-        f"The folder {tmp_path} holds no config.json, so it is no Hugging Face model; give the folder that "
+        f"The folder {tmp_path} holds no config.json and no GGUF file, so it is no model; give the folder that "
         "save_pretrained or `hf download` wrote."
     )
     file = tmp_path / "model.safetensors"
     file.write_bytes(b"")
-    with pytest.raises(InputError, match="is a file, and a model is a folder; give the folder that holds its config"):
+    with pytest.raises(InputError, match="is a file, and a model is a folder or a GGUF file; give the folder"):
         resolve_source(str(file))
 
 

@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
 
 def record(
     data: Annotated[str, typer.Argument(help="A .csv or .jsonl file, builtin:TRAIT or seeds:TRAIT.")],
-    model: Annotated[str, typer.Option("--model", help="A hub id, a local folder, or organism.")],
+    model: Annotated[str, typer.Option("--model", help="A hub id, a local folder, a GGUF file, or organism.")],
     out: Annotated[Path, typer.Option("--out", help="The recording's folder.")],
     saes: Annotated[
         list[str] | None,

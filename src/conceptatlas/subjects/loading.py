@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +14,8 @@ import torch
 
 from conceptatlas.base.errors import InputError, nearest
 from conceptatlas.base.files import sampled_digest
+from conceptatlas.subjects.gguf import SUFFIX as GGUF
+from conceptatlas.subjects.gguf import as_plain_model, check_gguf, installed_gguf, only_gguf, without_bar
 
 ORGANISM = "organism"
 
@@ -35,6 +37,7 @@ ALIASES: dict[str, str] = {
     "qwen3-4b": "Qwen/Qwen3-4B",
     "qwen3-8b": "Qwen/Qwen3-8B",
     "qwen3-14b": "Qwen/Qwen3-14B",
+    "smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct",
 }
 
 # Offered as nearest names beside what is in the cache.
@@ -64,41 +67,57 @@ class Source:
     """Where a model comes from.
 
     Attributes:
-        id: Its name in artefacts: the hub id, a folder's own name, or ``organism``.
-        location: What `from_pretrained` takes: a folder's path or the hub id.
-        local: Whether it is a folder.
+        id: Its name in artefacts: the hub id, a folder's or a GGUF file's own name, or ``organism``.
+        location: A folder's path, a GGUF file's path, or the hub id.
+        local: Whether it is a folder or a file.
     """
 
     id: str
     location: str
     local: bool
 
+    @property
+    def pretrained(self) -> tuple[str, dict[str, Any]]:
+        """What `from_pretrained` takes to find it: where it lies, and further options."""
+        path = Path(self.location)
+        if self.local and path.suffix.lower() == GGUF:
+            return str(path.parent), {"gguf_file": path.name}
+        return self.location, {}
+
 
 def resolve_source(model: str | Path) -> Source:
     """Turn what the user wrote into a source.
 
     Raises:
-        InputError: It is a folder without a model, a file, or no possible name.
+        InputError: It is a folder without a model, a file that is no GGUF, or no possible name.
     """
     if model == ORGANISM:
         from conceptatlas.subjects.organism import organism_path
 
         return Source(ORGANISM, str(organism_path()), local=True)
-    path = Path(model).expanduser()
+    path = installed_gguf(str(model)) or Path(model).expanduser()
     if path.is_dir():
         if (path / _ADAPTER).is_file():
             raise InputError(
                 f"The folder {path} holds an adapter ({_ADAPTER}), which is not applied here; merge it into its base model "
                 "(peft's merge_and_unload) and save that, or take the adapter's files out to read the base model alone."
             )
-        if not (path / "config.json").is_file():
+        if (path / "config.json").is_file():
+            return Source(path.resolve().name, str(path), local=True)
+        gguf = only_gguf(path)
+        if gguf is None:
             raise InputError(
-                f"The folder {path} holds no config.json, so it is no Hugging Face model; give the folder that "
+                f"The folder {path} holds no config.json and no GGUF file, so it is no model; give the folder that "
                 "save_pretrained or `hf download` wrote."
             )
-        return Source(path.resolve().name, str(path), local=True)
+        path = gguf
     if path.is_file():
-        raise InputError(f"{path} is a file, and a model is a folder; give the folder that holds its config.json.")
+        if path.suffix.lower() != GGUF:
+            raise InputError(
+                f"{path} is a file, and a model is a folder or a GGUF file; give the folder that holds its config.json."
+            )
+        check_gguf(path)
+        return Source(path.stem, str(path), local=True)
     name = str(model)
     if isinstance(model, Path) or name.startswith((".", "~", "/")) or not _HUB_ID.fullmatch(name):
         raise InputError(f"There is no model folder {name}; check the path, or give a hub id such as {_WELL_KNOWN[0]}.")
@@ -159,25 +178,27 @@ def load_model(source: Source, *, device: torch.device, dtype: torch.dtype | str
     """
     import transformers
 
+    where, how = source.pretrained
     with _quiet():
-        config = _fetch(source, lambda offline: transformers.AutoConfig.from_pretrained(source.location, **offline))
+        config = _fetch(source, lambda offline: transformers.AutoConfig.from_pretrained(where, **how, **offline))
         if getattr(config, "is_encoder_decoder", False):
             raise InputError(f"{source.id} is an encoder-decoder model; only decoders and encoders can be read.")
-        tokenizer = _fetch(
-            source, lambda offline: transformers.AutoTokenizer.from_pretrained(source.location, **offline)
-        )
+        tokenizer = _fetch(source, lambda offline: transformers.AutoTokenizer.from_pretrained(where, **how, **offline))
         model_class = _model_class(config)
         options: dict[str, Any] = {"dtype": dtype}
         attention = _attention(config)
         if attention is not None:
             options["attn_implementation"] = attention
-        model, report = _fetch(
-            source,
-            lambda offline: model_class.from_pretrained(
-                source.location, config=config, output_loading_info=True, **options, **offline
-            ),
-        )
+        with without_bar() if "gguf_file" in how else nullcontext():
+            model, report = _fetch(
+                source,
+                lambda offline: model_class.from_pretrained(
+                    where, config=config, output_loading_info=True, **options, **how, **offline
+                ),
+            )
     _check_complete(model, report, source)
+    if "gguf_file" in how:
+        model = as_plain_model(model)
     if getattr(model, "_hf_peft_config_loaded", False):
         raise InputError(
             f"{source.id} comes with an adapter ({_ADAPTER}); merge it into its base model (peft's merge_and_unload), save "
@@ -268,11 +289,13 @@ def _fetch(source: Source, load: Callable[[dict[str, bool]], T]) -> T:
     """Load from the folder or the cache; only what is not there comes from the hub."""
     from safetensors import SafetensorError
 
-    try:
-        return load({"local_files_only": True})
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        if source.local:
+    if source.local:
+        try:
+            return load({"local_files_only": True})
+        except Exception as error:  # A damaged file makes its readers raise anything.
             raise _damaged(source, error) from error
+    with suppress(OSError, ValueError, RuntimeError, SafetensorError):
+        return load({"local_files_only": True})
     try:
         return load({})
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
@@ -323,7 +346,9 @@ def known_models() -> list[str]:
     return sorted({ORGANISM, *cached, *_WELL_KNOWN, *ALIASES, *ALIASES.values()})
 
 
-def content_hash(folder: Path) -> str:
-    """Return ``sha256:…`` over a model folder's configuration, tokenizer and weights (large files by samples)."""
-    files = [p for p in folder.iterdir() if p.suffix in _WEIGHT_SUFFIXES or p.name in ("config.json", "tokenizer.json")]
+def content_hash(model: Path) -> str:
+    """Return ``sha256:…`` over a folder's configuration, tokenizer and weights, or a GGUF file (large files by samples)."""
+    if model.is_file():
+        return sampled_digest([model], whole_below=_WHOLE_BELOW)
+    files = [p for p in model.iterdir() if p.suffix in _WEIGHT_SUFFIXES or p.name in ("config.json", "tokenizer.json")]
     return sampled_digest(files, whole_below=_WHOLE_BELOW)
