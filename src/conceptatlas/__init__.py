@@ -11,6 +11,8 @@ import importlib
 from importlib.metadata import version
 from typing import Any
 
+from conceptatlas.base import slots
+
 __version__ = version("conceptatlas")
 
 # Name -> room. Resolved on first use, so that `import conceptatlas` costs nothing.
@@ -56,6 +58,16 @@ def __getattr__(name: str) -> Any:
     if name in _PUBLIC:
         return getattr(importlib.import_module(_PUBLIC[name]), name)
     raise AttributeError(f"module 'conceptatlas' has no attribute {name!r}")
+
+
+def _give(name: str) -> None:
+    """Give rooms below what stands in a room above them, resolved when it is called."""
+    slots.fill(name, lambda *args, **options: __getattr__(name)(*args, **options))
+
+
+# What `ranking.explore()` and `ranking.card()` call.
+for _name in ("card", "explore"):
+    _give(_name)
 
 
 def __dir__() -> list[str]:

@@ -10,7 +10,7 @@ import torch
 
 from conceptatlas.base.errors import InputError
 from conceptatlas.recording import Recording, record, verify
-from conceptatlas.recording.pooled import pool_items
+from conceptatlas.recording.forward import pool_items
 
 DATA = Path(__file__).parent.parent / "data"
 

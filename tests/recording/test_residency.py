@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from conceptatlas.recording import encode, shard
+from conceptatlas.recording import loaded, shard
 from conceptatlas.recording.encode import resident_bytes
 from conceptatlas.recording.engines.local import LocalEngine
 from conceptatlas.recording.prepare import prepare
@@ -46,27 +46,27 @@ def test_sequences_need_every_token(job, saes):
     assert whole.states_bytes() == expected > job.states_bytes()
 
 
-def test_an_sae_is_loaded_in_a_lane_of_its_own_and_has_arrived(job, saes, monkeypatch):
+def test_an_sae_is_loaded_in_a_stream_of_its_own_and_has_arrived(job, saes, monkeypatch):
     log = []
 
-    class Lane:
+    class Stream:
         @contextmanager
         def work(self):
             log.append("[")
             yield
             log.append("]")
 
-    class Mark:
+    class Event:
         def __init__(self, device):
             log.append("mark")
 
         def wait(self):
             log.append("wait")
 
-    monkeypatch.setattr(shard, "lane", lambda use, device: Lane())
-    monkeypatch.setattr(shard, "Mark", Mark)
-    monkeypatch.setattr(shard, "load_sae", lambda *given: log.append("encoder") or encode.load_sae(*given))
-    monkeypatch.setattr(shard, "with_decoder", lambda *given: log.append("decoder") or encode.with_decoder(*given))
+    monkeypatch.setattr(shard, "stream_for", lambda use, device: Stream())
+    monkeypatch.setattr(shard, "Event", Event)
+    monkeypatch.setattr(shard, "load_sae", lambda *given: log.append("encoder") or loaded.load_sae(*given))
+    monkeypatch.setattr(shard, "with_decoder", lambda *given: log.append("decoder") or loaded.with_decoder(*given))
     cache = EncoderCache(job, "cpu", limit_bytes=GB)
     assert cache.get(saes[0], 0).decoder is not None
     assert log == ["[", "encoder", "decoder", "mark", "wait", "]"]

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from conceptatlas.saes import _device, _products, encode_dense, encode_rows
-from conceptatlas.saes._streams import lane
+from conceptatlas.runtime.streams import stream_for
+from conceptatlas.saes import _device, encode_dense, encode_rows, mixed
 from conceptatlas.saes.architectures import build_decoder, build_encoder
 from conceptatlas.saes.encoder import on_device
 from conceptatlas.saes.mixed import to_mixed
@@ -66,7 +66,7 @@ def test_some_columns(architecture: str, low: bool) -> None:
 
 @pytest.mark.parametrize("architecture", ["jumprelu", "topk"])
 def test_without_float32_results(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_products, "_GIVES_FLOAT32", False)
+    monkeypatch.setattr(mixed, "_GIVES_FLOAT32", False)
     encoder, x = build_encoder(*parts(architecture)), rows()
     assert_agrees(encode_rows(x.cuda(), to_mixed(encoder.to("cuda"))), encode_dense(x, encoder), low=True)
 
@@ -74,7 +74,7 @@ def test_without_float32_results(architecture: str, monkeypatch: pytest.MonkeyPa
 def test_weights_arrive_whole_with_their_strides() -> None:
     encoder = to_mixed(build_encoder(*parts("gated")))
     device = torch.device("cuda")
-    with lane("test", device).work():
+    with stream_for("test", device).work():
         there = encoder.to(device)
     torch.cuda.synchronize()
     for name, value in vars(encoder).items():

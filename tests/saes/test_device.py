@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conceptatlas.base.errors import WorkError
-from conceptatlas.saes import SparseColumns, _device, _products, _streams, _topk, encode_dense, encode_rows, mixed
+from conceptatlas.runtime.streams import one_behind
+from conceptatlas.saes import SparseColumns, _device, _topk, encode_dense, encode_rows, mixed
 from conceptatlas.saes._device import Float32Device, encode_on_device, paired_products
-from conceptatlas.saes._streams import one_behind
 from conceptatlas.saes.architectures import build_encoder
 from conceptatlas.saes.encode import tile_size
 from conceptatlas.saes.mixed import round_rows, to_mixed
@@ -71,12 +71,12 @@ def test_tiles_on_a_gpu_fit_blocks() -> None:
     assert tile_size(1_000, gpu) > 60_000
 
 
-def test_products_are_queued_ahead_and_picked_through_in_a_lane_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_products_are_queued_ahead_and_picked_through_in_a_stream_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is read before it is made, nor overwritten before it is read, and products never wait for the host."""
     log: list[str] = []
     marks: list[str] = []
 
-    class Mark:
+    class Event:
         def __init__(self, device: torch.device) -> None:
             marks.append(f"{'products' if '[' not in log or log.count('[') == log.count(']') else 'picked'}")
             self.name = f"{marks[-1]} {marks.count(marks[-1]) - 1}"
@@ -87,7 +87,7 @@ def test_products_are_queued_ahead_and_picked_through_in_a_lane_of_their_own(mon
         def wait(self) -> None:
             log.append(f"host waits for {self.name}")
 
-    class Lane:
+    class Stream:
         @contextmanager
         def work(self) -> Iterator[None]:
             log.append("[")
@@ -102,8 +102,8 @@ def test_products_are_queued_ahead_and_picked_through_in_a_lane_of_their_own(mon
         log.append(f"pick {part.start}")
         return made, made > self.threshold[part, None]
 
-    monkeypatch.setattr(_device, "Mark", Mark)
-    monkeypatch.setattr(_device, "lane", lambda use, device: Lane())
+    monkeypatch.setattr(_device, "Event", Event)
+    monkeypatch.setattr(_device, "stream_for", lambda use, device: Stream())
     monkeypatch.setattr(Float32Device, "products", products)
     monkeypatch.setattr(Float32Device, "active", active)
     encode_on_device(rows(), build_encoder(*tiny_parts("jumprelu", d_sae=3)), 1)
@@ -130,13 +130,6 @@ def test_two_tiles_of_products_exist_at_a_time() -> None:
 
     assert list(map(lambda tile: type(tile), one_behind(map(lambda _: Tile(), range(6))))) == [Tile] * 6  # noqa: C417
     assert most[0] == 2
-
-
-def test_one_behind() -> None:
-    made: list[int] = []
-    seen = [(item, len(made)) for item in one_behind(made.append(i) or i for i in range(4))]
-    assert seen == [(0, 2), (1, 3), (2, 4), (3, 4)]
-    assert list(one_behind(iter([]))) == []
 
 
 def random_columns(n_rows: int, n_features: int, density: float, seed: int) -> tuple[SparseColumns, np.ndarray]:
@@ -199,37 +192,20 @@ def test_products_on_an_older_torch(monkeypatch: pytest.MonkeyPatch) -> None:
         return multiply(left, right)
 
     monkeypatch.setattr(torch, "mm", older_mm)
-    monkeypatch.setattr(_products, "_GIVES_FLOAT32", False)
+    monkeypatch.setattr(mixed, "_GIVES_FLOAT32", False)
     before = matmul.allow_bf16_reduced_precision_reduction
     eye = torch.eye(3, dtype=torch.bfloat16)
-    assert torch.equal(_products.low_product(gpu)(eye, eye), eye)
+    assert torch.equal(mixed.low_product(gpu)(eye, eye), eye)
     assert seen == [False]
     assert matmul.allow_bf16_reduced_precision_reduction == before
 
 
 def test_products_on_this_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "mm", lambda left, right, **options: options)
-    monkeypatch.setattr(_products, "_GIVES_FLOAT32", True)
+    monkeypatch.setattr(mixed, "_GIVES_FLOAT32", True)
     eye = torch.eye(3, dtype=torch.bfloat16)
-    assert _products.low_product(torch.device("cuda"))(eye, eye) == {"out_dtype": torch.float32}
-    assert _products.low_product(torch.device("cpu"))(eye, eye) == {}
-
-
-def test_weights_are_copied_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    pinned: list[int] = []
-    monkeypatch.setattr(_streams, "_PIECE", 40 * 4)
-    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda part: pinned.append(part.numel()) or part.clone())
-    host = torch.device("cpu")
-    in_pieces = _streams._in_pieces
-    x = rows(10, 9)
-    assert torch.equal(in_pieces(x, host), x)
-    assert pinned == [40, 40, 10]
-    monkeypatch.setattr(_streams, "_in_pieces", lambda tensor, device: in_pieces(tensor, host))
-    for tensor in (x, x.t(), x[:, 0], x[0, 0], x[:0], torch.tensor([3])):  # as for a GPU: only the place differs
-        there = _streams.to_device(tensor, torch.device("cuda"))
-        assert torch.equal(there, tensor)
-        if tensor.dim() == 2:
-            assert there.stride() == tensor.stride()
+    assert mixed.low_product(torch.device("cuda"))(eye, eye) == {"out_dtype": torch.float32}
+    assert mixed.low_product(torch.device("cpu"))(eye, eye) == {}
 
 
 def test_an_encoder_on_a_device_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

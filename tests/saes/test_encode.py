@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ from conceptatlas.saes import (
     resolve_saes,
     spread_columns,
 )
-from conceptatlas.saes._threads import each_in_a_thread, scratch, two_at_a_time
 from conceptatlas.saes.architectures import ARCHITECTURES, build_encoder
 from conceptatlas.saes.encoder import Encoder, prepare_rows, threshold_encoder
 from conceptatlas.saes.mixed import to_mixed
@@ -275,31 +273,3 @@ def test_missing_parameter() -> None:
     del tensors["threshold"]
     with pytest.raises(InputError, match="lack threshold"):
         build_encoder(config, tensors)
-
-
-def test_encoding_in_threads_leaves_torch_its_own_threads_and_takes_one_core_each() -> None:
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(2)
-        seen = each_in_a_thread(lambda _part: (threading.get_ident(), torch.get_num_threads()), range(50))
-        assert {count for _, count in seen} == {1}
-        assert threading.get_ident() not in {thread for thread, _ in seen}
-        assert torch.get_num_threads() == 2
-        again = each_in_a_thread(lambda _part: torch.ones(1 << 20).add_(1).sum() and torch.get_num_threads(), range(4))
-        assert set(again) == {1}
-        assert each_in_a_thread(lambda part: part * 2, []) == []
-        torch.set_num_threads(4)
-        halves = two_at_a_time(lambda _part: (threading.get_ident(), torch.get_num_threads()), range(50))
-        assert {count for _, count in halves} == {2}
-        assert len({thread for thread, _ in halves}) <= 2
-        assert torch.get_num_threads() == 4
-    finally:
-        torch.set_num_threads(before)
-
-
-def test_scratch_is_used_again_and_grows() -> None:
-    first = scratch("test", (3, 5), torch.float64)
-    assert scratch("test", (15,), torch.float64).data_ptr() == first.data_ptr()
-    assert scratch("other", (3, 5), torch.float64).data_ptr() != first.data_ptr()
-    assert scratch("test", (100, 100), torch.float64).shape == (100, 100)
-    assert scratch("test", (3, 5), torch.float16).dtype == torch.float16

@@ -11,7 +11,7 @@ from conceptatlas.base.console import note, print_table, say
 from conceptatlas.base.errors import InputError
 
 if TYPE_CHECKING:
-    from conceptatlas.concepts.check import ConceptCheck
+    from conceptatlas.concepts import ConceptCheck
 
 _SIGNS = {"fine": "ok  ", "note": "note", "problem": "BAD "}
 _SHOWN_ROWS = 10

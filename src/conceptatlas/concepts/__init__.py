@@ -25,7 +25,7 @@ _LAZY = {
     "Generated": "generating",
     "generate": "generating",
     "Annotation": "annotating",
-    "ConceptCheck": "check",
+    "ConceptCheck": "verdicts",
     "annotate": "annotating",
     "check_concept": "check",
 }

@@ -2,99 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from conceptatlas.concepts.confounds import Confound, bag_of_words, length_confound
+from conceptatlas.concepts.confounds import bag_of_words, length_confound
 from conceptatlas.concepts.grouping import near_groups
-from conceptatlas.concepts.model import GRADES, BadRow, Concept
+from conceptatlas.concepts.model import GRADES, Concept
 from conceptatlas.concepts.similarity import near_pairs, normalised
-from conceptatlas.concepts.verdicts import Verdict, judge
+from conceptatlas.concepts.verdicts import SHOWN_PAIRS, ConceptCheck, TextPair, judge
 
 MAX_COMPARED = 10_000  # items compared for near-duplicates; beyond, a seeded sample
-SHOWN_PAIRS = 20
-
-
-@dataclass(frozen=True)
-class TextPair:
-    """Two items that are the same or nearly the same text, ``similarity`` being their Jaccard index (1: the same)."""
-
-    first: int
-    second: int
-    label_first: int
-    label_second: int
-    similarity: float
-    text_first: str
-    text_second: str
-
-
-@dataclass(frozen=True)
-class ConceptCheck:
-    """What ``check_concept`` found.
-
-    Attributes:
-        name: The concept.
-        n_items, n_groups: Items, and groups that the split keeps together.
-        label_counts: Items of each grade 0–3.
-        words: Mean number of words of each grade (None where there is none).
-        bad_rows: Rows that were dropped when the concept was loaded; those with no label among them are ``n_missing``.
-        n_missing: Rows without a label.
-        duplicates_within: Items whose text (but for case and punctuation) another item of the same label already has.
-        duplicates_across: Items whose text another item of another label already has.
-        n_near_across: Pairs of near-duplicates of different labels (exact ones not counted).
-        n_near_straddling: Pairs of near-duplicates of the same label in different groups, which the split may part.
-        n_near_groups: Groups that `record` joins because they hold near-duplicates; ``n_near_items`` their items,
-            ``near_largest`` those of the largest group that comes of it, ``near_notes`` the same in words.
-        near_complete: False when the comparison stopped at its limit or took a sample.
-        pairs: The pairs across labels, most alike first, at most ``SHOWN_PAIRS``; exact ones included.
-        length: How well the number of words alone predicts the label.
-        bag_of_words: How well a bag of words alone does, out of fold, folds by group.
-        verdicts: All of it in plain words.
-    """
-
-    name: str
-    n_items: int
-    n_groups: int
-    label_counts: Mapping[int, int]
-    words: Mapping[int, float | None]
-    bad_rows: tuple[BadRow, ...]
-    n_missing: int
-    duplicates_within: int
-    duplicates_across: int
-    n_near_across: int
-    n_near_straddling: int
-    n_near_groups: int
-    n_near_items: int
-    near_largest: int
-    near_notes: tuple[str, ...]
-    near_complete: bool
-    pairs: tuple[TextPair, ...]
-    length: Confound
-    bag_of_words: Confound
-    verdicts: tuple[Verdict, ...] = field(default=())
-
-    @property
-    def highest(self) -> int:
-        """The highest grade that is there."""
-        return max((grade for grade, count in self.label_counts.items() if count), default=GRADES[-1])
-
-    @property
-    def lowest(self) -> int:
-        """The lowest grade that is there."""
-        return min((grade for grade, count in self.label_counts.items() if count), default=GRADES[0])
-
-    @property
-    def ok(self) -> bool:
-        """True when no verdict is a problem."""
-        return all(verdict.level != "problem" for verdict in self.verdicts)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return everything as plain values, ready for JSON."""
-        return asdict(self) | {"ok": self.ok, "highest": self.highest, "lowest": self.lowest}
 
 
 def check_concept(concept: Concept, *, seed: int = 0) -> ConceptCheck:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from conceptatlas.ranking.kernels import F64
-
-if TYPE_CHECKING:
-    from conceptatlas.ranking.search import Source
+from conceptatlas.recording import Recording
 
 
 @dataclass(frozen=True)
@@ -54,25 +51,24 @@ class Pooled:
         return replace(self, vectors=vectors, rows=rows, starts=np.append(self.starts, other.starts + len(self.rows)))
 
 
-def pooled_states(source: Source, site: str) -> Pooled | str:
-    """Return the hidden states of a site pooled as the features of ``source`` are, or why they cannot be.
+def pooled_states(recording: Recording, site: str, pool: str, left_out: npt.NDArray[np.bool_] | None) -> Pooled | str:
+    """Return the hidden states of a site pooled by ``pool`` as features are, without the rows ``left_out``, or why not.
 
     ``max`` is the maximum over rows of a direction's score where all rows were kept (the direction is fitted on the
     items' means); else the maximum of each coordinate on its own, and ``detail`` says so.
     """
-    recording, pool = source.recording, source.pool
     if site not in recording.hidden_sites:
         return "the recording kept no hidden states there; record again with --hidden final or all"
     if pool == "final":
         return Pooled(np.asarray(recording.hidden_final(site), dtype=np.float64))
     if recording.manifest.options.hidden == "all":
-        return _of_rows(source, site)
+        return _of_rows(recording, site, pool, left_out)
     if not recording.keeps_pooled(site, pool):
         return (
             f"features are pooled by {pool}, and the recording has the hidden states of final rows only; record again "
             "(with --hidden final or all)"
         )
-    if source.left_out is not None and source.left_out.any():
+    if left_out is not None and left_out.any():
         return (
             "features are pooled without attention sinks, and the recording has the hidden states pooled with them; "
             "record again with --hidden all"
@@ -81,13 +77,12 @@ def pooled_states(source: Source, site: str) -> Pooled | str:
     return Pooled(vectors, detail="maximum of each coordinate over the rows" if pool == "max" else "")
 
 
-def _of_rows(source: Source, site: str) -> Pooled:
-    recording = source.recording
-    used = np.ones(recording.n_rows, dtype=bool) if source.left_out is None else ~source.left_out
+def _of_rows(recording: Recording, site: str, pool: str, left_out: npt.NDArray[np.bool_] | None) -> Pooled:
+    used = np.ones(recording.n_rows, dtype=bool) if left_out is None else ~left_out
     rows, items = np.asarray(recording.hidden(site))[used], recording.item_of_row[used]
     starts = np.searchsorted(items, np.arange(recording.n_items))
     counts = np.diff(np.append(starts, len(items)))
     mean = np.add.reduceat(rows.astype(np.float64), starts, axis=0) / counts[:, None]
-    if source.pool == "mean":
+    if pool == "mean":
         return Pooled(mean)
     return Pooled(mean, rows, starts, "maximum over the rows of the direction's score, fitted on their mean")

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import html
-import importlib
 import os
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from conceptatlas.base import slots
 from conceptatlas.base.errors import InputError
 from conceptatlas.base.files import atomic_file, ensure_folder, read_json, write_json
 from conceptatlas.base.provenance import RUN_FILE, write_run
+from conceptatlas.ranking.figures import Figures
 from conceptatlas.ranking.sets import set_table
 from conceptatlas.ranking.summary import Sentence, summarise
 from conceptatlas.ranking.tables import RANKED_COLUMNS
@@ -36,37 +36,8 @@ SHOWN = (
 )  # fmt: skip
 
 
-@dataclass
-class Ranking:
-    """The features of a recording, ranked against its concept.
-
-    Attributes:
-        features: The ranked table, best first: the columns of ``ranked_features.csv`` (float64).
-        all: Every feature that ever fired, with its figures (float32); null where a figure is empty.
-        baselines: One entry per site and baseline: site, layer, baseline, k, auroc_discovery, auroc_holdout, low, high.
-        examples: Key of the feature → its entry of ``feature_examples.json``.
-        families: Groups of ranked features that say the same thing, best first; empty where not asked for.
-        null: The null: ``pearson_95`` (95th percentile of the best correlation under permutation), ``by_sae``, …
-        comparisons: The best feature against each baseline, paired on the hold-out; see ``comparisons.json``.
-        sets: The few features that together carry the concept; see ``sets.json``. Empty without baselines.
-        efficiency: The hold-out AUROC of each method with few labels; empty where it was not asked for.
-        strata: The hold-out AUROC by the values of a column; see ``strata.json``. Empty where there is no such column.
-        facts: What ``run.json`` says besides times and versions.
-        path: The folder, where it was written or read.
-    """
-
-    features: pl.DataFrame
-    all: pl.DataFrame
-    baselines: list[dict[str, Any]] = field(default_factory=list)
-    examples: dict[str, dict[str, Any]] = field(default_factory=dict)
-    families: list[dict[str, Any]] = field(default_factory=list)
-    null: dict[str, Any] = field(default_factory=dict)
-    comparisons: list[dict[str, Any]] = field(default_factory=list)
-    sets: dict[str, Any] = field(default_factory=dict)
-    efficiency: list[dict[str, Any]] = field(default_factory=list)
-    strata: dict[str, Any] = field(default_factory=dict)
-    facts: dict[str, Any] = field(default_factory=dict)
-    path: Path | None = None
+class Ranking(Figures):
+    """The features of a recording, ranked against its concept: the figures of :class:`Figures`, and what is done with them."""
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, read_all: bool = True) -> Ranking:
@@ -176,12 +147,11 @@ class Ranking:
 
     def explore(self, *, port: int = 0) -> Any:
         """Open the explorer on this (saved) ranking, served from this process; returns it, with ``url`` and ``stop``."""
-        # By name: the explorer stands above this room, which must not depend on it.
-        return importlib.import_module("conceptatlas.views").explore(self, port=port)
+        return slots.call("explore", self, port=port)
 
     def card(self, rank: int = 1) -> Any:
         """Return the card of a feature of this (saved) ranking: everything known of it, for a notebook."""
-        return importlib.import_module("conceptatlas.views").card(self, rank)
+        return slots.call("card", self, rank)
 
     def __repr__(self) -> str:
         return f"Ranking({self.head_line()})"

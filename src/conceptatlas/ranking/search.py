@@ -94,7 +94,7 @@ class Source:
 
     def pooled_states(self, site: str) -> Pooled | str:
         """Return the hidden states of a site pooled as the features are, or why they cannot be."""
-        return pooled_states(self, site)
+        return pooled_states(self.recording, site, self.pool, self.left_out)
 
     def gather(self, saes: npt.NDArray[np.integer], features: npt.NDArray[np.integer]) -> ItemColumns:
         """Return the scores of chosen features: (number of the SAE, index) pairs, in the order given."""

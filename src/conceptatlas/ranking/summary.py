@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from conceptatlas.ranking.strata import same_stratum, worst_stratum
 
 if TYPE_CHECKING:
-    from conceptatlas.ranking.result import Ranking
+    from conceptatlas.ranking.figures import Figures as Ranking
 
 # A finding is one whose p-value, for the whole search, is at most this.
 SIGNIFICANT = 0.05

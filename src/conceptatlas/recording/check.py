@@ -11,13 +11,13 @@ import torch
 from pydantic import BaseModel
 
 from conceptatlas.base.errors import WorkError
+from conceptatlas.recording.loaded import LoadedSAE, as_trained, is_centred, output_site
 from conceptatlas.saes.encode import encode_rows, encode_sequences
 from conceptatlas.saes.selfcheck import CheckRows, check_sae
 from conceptatlas.saes.sparse import SparseColumns
 from conceptatlas.subjects.sites import Site
 
 if TYPE_CHECKING:
-    from conceptatlas.recording.encode import LoadedSAE
     from conceptatlas.saes import SAESource
 
 # Enough to judge by, attention sinks left out, and little beside the encoding of a shard.
@@ -38,19 +38,6 @@ class CheckRecord(BaseModel):
     rows: int = 0
 
 
-def output_site(source: SAESource) -> Site | None:
-    """Return where a transcoder writes; None for an SAE, which writes where it reads."""
-    name = getattr(source, "site_out", None)
-    if not name or Site.parse(name) == Site.parse(source.site):
-        return None
-    return Site.parse(name)
-
-
-def reconstructs(source: SAESource) -> bool:
-    """Whether the decoder gives back a known site, so that FVU can be judged."""
-    return getattr(source, "reconstructs", True)
-
-
 def check_rows(source: SAESource, states: dict[str, torch.Tensor]) -> CheckRows:
     """Pick the first rows that the check of one SAE needs, at the site that it reads and the one it writes."""
     site, out = Site.parse(source.site), output_site(source)
@@ -59,16 +46,6 @@ def check_rows(source: SAESource, states: dict[str, torch.Tensor]) -> CheckRows:
     if out is None:
         return CheckRows(x)
     return CheckRows(x, as_trained(states[str(out)][:CHECK_ROWS], centred=centred and out.is_written))
-
-
-def is_centred(source: SAESource) -> bool:
-    """Whether the SAE takes rows without their own mean (its model had centred writing weights)."""
-    return bool(getattr(source, "centred", False))
-
-
-def as_trained(x: torch.Tensor, *, centred: bool) -> torch.Tensor:
-    """Return rows [T, D], without their own mean over D where the SAE was trained so."""
-    return x - x.float().mean(dim=-1, keepdim=True).to(x.dtype) if centred else x
 
 
 def self_check(

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
-
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from conceptatlas.recording.check import as_trained, is_centred, reconstructs
-from conceptatlas.saes._cpu import ReadyRows
+from conceptatlas.recording.job import Job
+from conceptatlas.recording.loaded import LoadedSAE, as_trained, is_centred
+from conceptatlas.saes import ReadyRows
 from conceptatlas.saes.encode import encode_rows, encode_sequences
-from conceptatlas.saes.encoder import Encoder
 from conceptatlas.saes.sparse import SparseColumns, spread_columns
-
-if TYPE_CHECKING:
-    from conceptatlas.recording.job import Job
-    from conceptatlas.saes import Decoder, SAESource
 
 # On a CPU, encoders stay loaded between shards up to this; on a GPU, up to what is free less what a shard needs.
 _RESIDENT_CPU = 1 << 30
@@ -39,45 +32,6 @@ def reserve_bytes(job: Job) -> int:
     """Return what must stay free on a GPU beside the model: the largest shard's states, the SAEs at work, the work itself."""
     weights = max((4 * (source.d_in or 0) * (source.d_sae or 0) for source in job.sources), default=0)
     return job.states_bytes() + _SAES_AT_WORK * weights + _WORK_CUDA
-
-
-def encoder_bytes(encoder: Encoder) -> int:
-    """Return what an encoder's tensors take."""
-    return sum(t.numel() * t.element_size() for t in vars(encoder).values() if isinstance(t, torch.Tensor))
-
-
-@dataclass(frozen=True)
-class LoadedSAE:
-    """An SAE ready to encode."""
-
-    source: SAESource
-    encoder: Encoder | None
-    """None for the architectures that are not encoded row by row."""
-    sae: Any = None
-    """The ``sae_lens.SAE`` of these."""
-    decoder: Decoder | None = None
-    """The decoder half, where the self-check is to be made."""
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of its tensors."""
-        if self.encoder is not None:
-            return encoder_bytes(self.encoder)
-        return sum(t.numel() * t.element_size() for t in self.sae.state_dict().values())
-
-
-def with_decoder(loaded: LoadedSAE, device: str) -> LoadedSAE:
-    """Load the decoder half, too, where the self-check can use one."""
-    if loaded.encoder is None or not reconstructs(loaded.source):
-        return loaded
-    return replace(loaded, decoder=loaded.source.load_decoder(device))
-
-
-def load_sae(source: SAESource, device: str, sae_dtype: str) -> LoadedSAE:
-    """Load what is needed to encode."""
-    if not source.is_row_wise:
-        return LoadedSAE(source, None, source.load(device))
-    return LoadedSAE(source, source.load_encoder(device, sae_dtype))
 
 
 def encode_states(

@@ -15,8 +15,8 @@ import numpy.typing as npt
 import torch
 
 from conceptatlas.recording.plan import Plan, batches
-from conceptatlas.saes._memory import roomy
-from conceptatlas.saes._threads import two_at_a_time
+from conceptatlas.runtime.memory import roomy
+from conceptatlas.runtime.threads import two_at_a_time
 
 if TYPE_CHECKING:
     from conceptatlas.subjects.language import LanguageSubject
@@ -76,6 +76,26 @@ def shard_states(
             for batch in batches(lengths, batch_tokens):
                 take(batch)
     return states
+
+
+def pool_items(states_TD: torch.Tensor, lengths: npt.NDArray[np.int64]) -> dict[str, torch.Tensor]:
+    """Return the ``mean`` and the elementwise ``max`` of the hidden states over the rows of each item, float32 [N, D].
+
+    ``--hidden final`` keeps them beside the final rows: a ranking that pools features so needs its dense baselines pooled
+    alike, and these take 2·N·D numbers a site where all rows would take T·D.
+
+    Args:
+        states_TD: Hidden states, one line per row; the rows of an item stand together.
+        lengths: Rows of each item, int64 [N], each at least 1; T in all.
+    """
+    if states_TD.device.type == "cuda":  # one kernel for all items
+        wide, counts = states_TD.float(), torch.from_numpy(lengths).to(states_TD.device)
+        return {how: torch.segment_reduce(wide, how, lengths=counts, axis=0) for how in ("mean", "max")}
+    items = torch.split(states_TD, lengths.tolist())
+    return {
+        "mean": torch.stack([item.float().mean(dim=0) for item in items]),
+        "max": torch.stack([item.amax(dim=0).float() for item in items]),
+    }
 
 
 def to_numpy(states: torch.Tensor) -> npt.NDArray[np.float32]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from conceptatlas.recording import check
-from conceptatlas.recording.check import output_site
+from conceptatlas.recording.loaded import output_site
 from conceptatlas.recording.manifest import RecordOptions
 from conceptatlas.recording.plan import Plan
 from conceptatlas.recording.work import HIDDEN_PIECE, SAE_PREFIX, WorkFolder

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -14,18 +14,17 @@ import numpy.typing as npt
 import torch
 
 from conceptatlas.base.errors import InputError, WorkError
-from conceptatlas.recording.check import check_rows, is_centred, output_site, self_check
-from conceptatlas.recording.encode import LoadedSAE, encode_sequences_of, encode_states, load_sae, with_decoder
-from conceptatlas.recording.forward import shard_states, to_numpy
+from conceptatlas.recording.check import check_rows, self_check
+from conceptatlas.recording.encode import encode_sequences_of, encode_states
+from conceptatlas.recording.forward import pool_items, shard_states, to_numpy
 from conceptatlas.recording.job import Job
+from conceptatlas.recording.loaded import LoadedSAE, is_centred, load_sae, output_site, with_decoder
 from conceptatlas.recording.manifest import COLUMN_FILES, EMBED_SITE
-from conceptatlas.recording.pooled import pool_items
 from conceptatlas.recording.strongest import summarise
 from conceptatlas.recording.work import HIDDEN_PIECE, SAE_PREFIX, pooled_piece_file
-from conceptatlas.recording.writer import BackgroundWriter
-from conceptatlas.saes._cpu import ReadyRows
-from conceptatlas.saes._streams import Mark, lane
-from conceptatlas.saes._threads import each_in_a_thread, in_a_thread
+from conceptatlas.runtime.streams import Event, stream_for
+from conceptatlas.runtime.threads import BackgroundWriter, each_in_a_thread, in_a_thread, thread_pool
+from conceptatlas.saes import ReadyRows
 from conceptatlas.saes.selfcheck import CheckRows
 from conceptatlas.saes.sparse import SparseColumns
 from conceptatlas.subjects.norms import row_norms
@@ -46,17 +45,17 @@ class EncoderCache:
         self._sae_dtype = job.options.sae_dtype
         self._device = device
         # Beside the SAE at work. Memory that one leaves is not written to before its features have reached the host.
-        self._lane = lane("loading", torch.device(device))
+        self._stream = stream_for("loading", torch.device(device))
         self._limit = limit_bytes
         self._used = 0
         self._kept: dict[str, LoadedSAE] = {}
 
     def get(self, source: SAESource, shard: int) -> LoadedSAE:
         """Return a loaded encoder; for the first shard, in which SAEs are checked, with its decoder beside it."""
-        with self._lane.work():
+        with self._stream.work():
             loaded = self._encoder(source)
             loaded = loaded if shard else with_decoder(loaded, self._device)
-            Mark(torch.device(self._device)).wait()  # so that it may be used in any lane
+            Event(torch.device(self._device)).wait()  # so that it may be used in any stream
         return loaded
 
     def _encoder(self, source: SAESource) -> LoadedSAE:
@@ -115,7 +114,7 @@ def run_shard(job: Job, shard: int, loaders: Loaders, tick: Callable[[str], None
     threads = torch.get_num_threads()
     shared = job.options.device == "cpu" and all(source.is_row_wise for source in missing)
     at_once = 3 if shared and threads > 1 else 1
-    with _pool(1, "load", threads) as loader, _pool(at_once, "encode-sae", threads) as encoders:
+    with thread_pool(1, "load", threads) as loader, thread_pool(at_once, "encode-sae", threads) as encoders:
         try:
             loading = [loader.submit(loaders.encoders.get, source, shard) for source in missing[:1]]
             states = _forward(job, shard, missing, loaders.subject())
@@ -135,11 +134,6 @@ def run_shard(job: Job, shard: int, loaders: Loaders, tick: Callable[[str], None
             writer.abandon()
             raise
         writer.close()
-
-
-def _pool(size: int, name: str, threads: int) -> ThreadPoolExecutor:
-    """Return threads in which torch computes on ``threads`` cores: what they begin with is what was last set in any."""
-    return ThreadPoolExecutor(size, thread_name_prefix=name, initializer=torch.set_num_threads, initargs=(threads,))
 
 
 def _wait(slug: str, encoding: Future[None], tick: Callable[[str], None]) -> None:

@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Any
 from conceptatlas.saes.sparse import SparseColumns, spread_columns
 
 if TYPE_CHECKING:
+    from conceptatlas.saes._cpu import ReadyRows
     from conceptatlas.saes.architectures import Decoder
     from conceptatlas.saes.catalog import CatalogRow, read_catalog, site_counts
     from conceptatlas.saes.encode import encode_dense, encode_rows, encode_sequences
     from conceptatlas.saes.encoder import Encoder, prepare_rows
     from conceptatlas.saes.loading import decoder_of, encoder_of
+    from conceptatlas.saes.placed import require_width
     from conceptatlas.saes.registry import neuronpedia_url
     from conceptatlas.saes.resolving import resolve_saes
     from conceptatlas.saes.selfcheck import CheckRows, SAECheck, check_sae
-    from conceptatlas.saes.source import SAESource, require_width
+    from conceptatlas.saes.source import SAESource
 
 # Name -> module. Most of these bring torch along, so they are imported on first use.
 _LAZY = {
@@ -24,6 +26,7 @@ _LAZY = {
     "CheckRows": "selfcheck",
     "Decoder": "architectures",
     "Encoder": "encoder",
+    "ReadyRows": "_cpu",
     "SAECheck": "selfcheck",
     "SAESource": "source",
     "check_sae": "selfcheck",
@@ -35,7 +38,7 @@ _LAZY = {
     "neuronpedia_url": "registry",
     "read_catalog": "catalog",
     "prepare_rows": "encoder",
-    "require_width": "source",
+    "require_width": "placed",
     "resolve_saes": "resolving",
     "site_counts": "catalog",
 }
@@ -45,6 +48,7 @@ __all__ = [
     "CheckRows",
     "Decoder",
     "Encoder",
+    "ReadyRows",
     "SAECheck",
     "SAESource",
     "SparseColumns",

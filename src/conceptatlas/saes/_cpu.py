@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from conceptatlas.runtime.threads import each_in_a_thread, scratch
 from conceptatlas.saes import _kernels, mixed
 from conceptatlas.saes._masks import LANES
-from conceptatlas.saes._threads import each_in_a_thread, scratch
 from conceptatlas.saes.encoder import Encoder, check_finite, prepare_rows, shape_rows
 from conceptatlas.saes.sparse import SparseColumns
 

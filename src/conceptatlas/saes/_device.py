@@ -3,7 +3,7 @@
 A tile is [features, rows]: its entries come out in the order of compressed sparse columns. For each block of rows:
 
 1. The rows are made ready, and the first tile's products queued.
-2. The next tile's products are queued; meanwhile, in a lane of its own, what is active is picked out of the tile before.
+2. The next tile's products are queued; meanwhile, in a stream of its own, what is active is picked out of the tile before.
 3. Copies of that to the host are queued. Nobody waits for them before the last tile has been queued.
 
 Memory follows from block and tile alone: two tiles of products, what compaction makes of one, and one block of rows in
@@ -18,9 +18,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from conceptatlas.runtime.streams import Event, one_behind, stream_for, to_host
 from conceptatlas.saes import mixed
-from conceptatlas.saes._products import low_product
-from conceptatlas.saes._streams import Mark, lane, one_behind, to_host
 from conceptatlas.saes.encoder import Encoder, prepare_rows
 from conceptatlas.saes.sparse import SparseColumns, below, beside
 
@@ -61,7 +60,7 @@ class Queued(NamedTuple):
 
     part: slice
     products_FT: torch.Tensor
-    made: Mark
+    made: Event
 
 
 class Entries(NamedTuple):
@@ -71,7 +70,7 @@ class Entries(NamedTuple):
     """[F_tile], entries of each feature."""
     rows: torch.Tensor
     values: torch.Tensor
-    arrived: Mark
+    arrived: Event
 
     def columns(self) -> SparseColumns:
         """Wait for it, and return it as columns."""
@@ -90,12 +89,12 @@ class OnDevice(ABC):
         self.encoder = encoder
         self.bias = encoder.bias
         self.threshold = encoder.threshold
-        self._compaction = lane("compaction", x_TD.device)
+        self._compaction = stream_for("compaction", x_TD.device)
 
     def queued(self, part: slice) -> Queued:
         """Queue the products of the features in ``part``."""
         products_FT = self.products(part)
-        return Queued(part, products_FT, Mark(self.x_TD.device))
+        return Queued(part, products_FT, Event(self.x_TD.device))
 
     def entries(self, tile: Queued) -> Entries:
         """Pick out what is active, beside the products that are queued already, and queue its copy to the host."""
@@ -117,7 +116,7 @@ class OnDevice(ABC):
         flat = active.view(-1).nonzero().squeeze(1)
         rows = (flat % pre_FT.shape[1]).to(torch.int32)
         copies = to_host(active.sum(dim=1)), to_host(rows), to_host(pre_FT.view(-1)[flat])
-        return Entries(*copies, Mark(pre_FT.device))
+        return Entries(*copies, Event(pre_FT.device))
 
 
 class Float32Device(OnDevice):
@@ -142,7 +141,7 @@ class MixedDevice(OnDevice):
         assert encoder.w_norms is not None
         self.W_low, self.w_norms = encoder.W_low, encoder.w_norms
         self.x_low, self.x_norms = mixed.round_rows(x_TD)
-        self._product = low_product(x_TD.device)
+        self._product = mixed.low_product(x_TD.device)
 
     def products(self, part: slice) -> torch.Tensor:
         """As the base class, from bfloat16 factors."""

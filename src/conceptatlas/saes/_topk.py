@@ -13,12 +13,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from conceptatlas.runtime.streams import Event, one_behind, to_host
+from conceptatlas.runtime.threads import each_in_a_thread
 from conceptatlas.saes import mixed
 from conceptatlas.saes._device import paired_products
 from conceptatlas.saes._kernels import pair_products
-from conceptatlas.saes._products import low_product
-from conceptatlas.saes._streams import Mark, one_behind, to_host
-from conceptatlas.saes._threads import each_in_a_thread
 from conceptatlas.saes.encoder import Encoder, prepare_rows
 from conceptatlas.saes.sparse import SparseColumns, from_entries
 
@@ -38,7 +37,7 @@ class Best(NamedTuple):
     """[R, k]."""
     features: torch.Tensor
     """[R, k]."""
-    arrived: Mark
+    arrived: Event
 
     def entries(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         """Wait for them, and return rows, features and values of those that are not zero."""
@@ -60,7 +59,7 @@ def encode_topk(x: torch.Tensor, encoder: Encoder, tile_rows: int) -> SparseColu
     def best(first: int) -> Best:
         with torch.no_grad():  # is a thread's own
             top, where = top_of(prepare_rows(x[first : first + tile_rows], encoder, first), encoder)
-        return Best(first, to_host(top), to_host(where), Mark(encoder.device))
+        return Best(first, to_host(top), to_host(where), Event(encoder.device))
 
     tiles = range(0, len(x), tile_rows)
     if encoder.device.type == "cpu":
@@ -98,7 +97,7 @@ def _top_mixed(x_TD: torch.Tensor, encoder: Encoder) -> Top:
     assert encoder.w_norms is not None
     looked_at = min(encoder.d_sae, encoder.k + _MORE)
     x_low, x_norms = mixed.round_rows(x_TD)
-    low_TF = low_product(x_TD.device)(x_low, encoder.W_low)
+    low_TF = mixed.low_product(x_TD.device)(x_low, encoder.W_low)
     rank, where = torch.topk(_rank(low_TF, encoder), looked_at, dim=1)
     rank, value = rank.float(), low_TF.gather(1, where).float()
     kth = rank[:, encoder.k - 1 : encoder.k]

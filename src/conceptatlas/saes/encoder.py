@@ -22,7 +22,7 @@ import numpy.typing as npt
 import torch
 
 from conceptatlas.base.errors import InputError, WorkError
-from conceptatlas.saes._streams import to_device
+from conceptatlas.runtime.streams import to_device
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

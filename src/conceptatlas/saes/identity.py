@@ -9,10 +9,11 @@ from pathlib import Path
 from conceptatlas.base.errors import InputError
 from conceptatlas.base.files import sampled_digest
 from conceptatlas.saes.layouts import LAYOUTS
+from conceptatlas.saes.placed import REGISTRY_LAYOUT
 from conceptatlas.saes.reference import SAEReference
 from conceptatlas.saes.registry import find_entry
 from conceptatlas.saes.resolving import ORGANISM, folder_sources, local_source, registry_source, resolve_saes
-from conceptatlas.saes.source import REGISTRY_LAYOUT, SAESource
+from conceptatlas.saes.source import SAESource
 
 
 def reference_of(source: SAESource) -> SAEReference:

@@ -1,11 +1,15 @@
-"""From a source to its configuration, its ``sae_lens.SAE``, or the half of it that is needed."""
+"""From a source to its configuration, its ``sae_lens.SAE``, or the half of it that is needed.
+
+Published SAEs come through SAELens, with errors that say what to do without a network.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -18,18 +22,20 @@ from conceptatlas.saes.architectures import (
     encoder_parameters,
 )
 from conceptatlas.saes.encoder import Encoder, on_device
-from conceptatlas.saes.hub import PARAMS_LOADERS, hub_config, hub_params, hub_sae
 from conceptatlas.saes.layouts import LAYOUTS
 from conceptatlas.saes.mixed import to_mixed
+from conceptatlas.saes.placed import REGISTRY_LAYOUT, PlacedSAE
 from conceptatlas.saes.registry import find_entry
-from conceptatlas.saes.source import REGISTRY_LAYOUT, SAESource
 from conceptatlas.subjects.sites import Site
 
 SAE_DTYPES = ("float32", "mixed")
+# Formats whose files we read ourselves, so that the decoder half need not be loaded.
+PARAMS_LOADERS = frozenset({"gemma_2", "gemma_2_transcoder"})
 _SITES = ("site", "site_out")
+P = TypeVar("P", bound=PlacedSAE)
 
 
-def complete(source: SAESource) -> SAESource:
+def complete(source: P) -> P:
     """See :meth:`SAESource.completed`."""
     if source.config_status == "known" and source.d_in is not None and source.d_sae is not None:
         return source
@@ -37,7 +43,7 @@ def complete(source: SAESource) -> SAESource:
     return with_config(source, config)
 
 
-def with_config(source: SAESource, config: Mapping[str, Any]) -> SAESource:
+def with_config(source: P, config: Mapping[str, Any]) -> P:
     """Return the source with what its configuration says, which must agree with what its name said.
 
     Raises:
@@ -76,7 +82,7 @@ def with_config(source: SAESource, config: Mapping[str, Any]) -> SAESource:
     )
 
 
-def _width(config: Mapping[str, Any], name: str, source: SAESource) -> int:
+def _width(config: Mapping[str, Any], name: str, source: PlacedSAE) -> int:
     value = config.get(name)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise InputError(
@@ -101,7 +107,7 @@ def stated_l0(config: Mapping[str, Any]) -> float | None:
     return float(config["k"]) if config.get("k") else None
 
 
-def load_sae(source: SAESource, device: str, dtype: str) -> Any:
+def load_sae(source: PlacedSAE, device: str, dtype: str) -> Any:
     """See :meth:`SAESource.load`."""
     if not source.is_local:
         sae = hub_sae(source, device, dtype)
@@ -131,12 +137,12 @@ def _sae_from(config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], de
     return sae.to(device=device, dtype=getattr(torch, dtype))
 
 
-def _tensors(source: SAESource, wanted: tuple[str, ...] | None) -> dict[str, torch.Tensor]:
+def _tensors(source: PlacedSAE, wanted: tuple[str, ...] | None) -> dict[str, torch.Tensor]:
     layout = LAYOUTS[source.layout]
     return _finite(layout.tensors(Path(source.path), source.config, wanted), source)
 
 
-def _finite(tensors: dict[str, torch.Tensor], source: SAESource) -> dict[str, torch.Tensor]:
+def _finite(tensors: dict[str, torch.Tensor], source: PlacedSAE) -> dict[str, torch.Tensor]:
     """Return the parameters.
 
     Raises:
@@ -157,14 +163,14 @@ def _finite(tensors: dict[str, torch.Tensor], source: SAESource) -> dict[str, to
     return tensors
 
 
-def weights_place(source: SAESource) -> str:
+def weights_place(source: PlacedSAE) -> str:
     """Return the file of an SAE's weights, as messages name it."""
     if not source.is_local:
         return f"{source.repo_id}/{source.path}"
     return str(Path(source.path) / LAYOUTS[source.layout].weights)
 
 
-def load_encoder(source: SAESource, device: str, dtype: str) -> Encoder:
+def load_encoder(source: PlacedSAE, device: str, dtype: str) -> Encoder:
     """See :meth:`SAESource.load_encoder`."""
     if dtype not in SAE_DTYPES:
         raise unknown_name("SAE dtype", dtype, SAE_DTYPES)
@@ -172,7 +178,7 @@ def load_encoder(source: SAESource, device: str, dtype: str) -> Encoder:
     return to_mixed(encoder) if dtype == "mixed" else encoder
 
 
-def _encoder(source: SAESource) -> Encoder:
+def _encoder(source: PlacedSAE) -> Encoder:
     if source.is_local:
         tensors = _tensors(source, encoder_parameters(source.config))
         return build_encoder(source.config, tensors, norm_scale=source.norm_scale, centred=source.reads_centred)
@@ -184,7 +190,7 @@ def _encoder(source: SAESource) -> Encoder:
     return build_encoder(_live_config(sae), _finite(dict(sae.state_dict()), source), centred=source.reads_centred)
 
 
-def load_decoder(source: SAESource, device: str) -> Decoder:
+def load_decoder(source: PlacedSAE, device: str) -> Decoder:
     """See :meth:`SAESource.load_decoder`."""
     wanted = ("W_dec", "b_dec", "W_skip")
     if source.is_local:
@@ -215,14 +221,14 @@ def _live_config(sae: Any) -> dict[str, Any]:
     return dict(sae.cfg.to_dict())
 
 
-def _reads_params(source: SAESource) -> bool:
+def _reads_params(source: PlacedSAE) -> bool:
     if source.layout != REGISTRY_LAYOUT or source.config_status != "known":
         return False
     entry = find_entry(source.release, source.sae_id)
     return entry is not None and entry.loader in PARAMS_LOADERS
 
 
-def _params(source: SAESource, wanted: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+def _params(source: PlacedSAE, wanted: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """Read a Gemma Scope ``params.npz`` of the registry, without what is not wanted."""
     config = {
         "architecture": source.architecture,
@@ -232,3 +238,56 @@ def _params(source: SAESource, wanted: tuple[str, ...]) -> tuple[dict[str, Any],
         "normalize_activations": "none",
     }
     return config, _finite(LAYOUTS["gemma_scope"].tensors(hub_params(source), config, wanted), source)
+
+
+@contextmanager
+def _explained(source: PlacedSAE, what: str) -> Iterator[None]:
+    """Turn every way in which a hub can fail into one sentence with the way out."""
+    import httpx
+
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, KeyError, httpx.HTTPError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise InputError(
+            f"Cannot get the {what} of SAE {source.sae_id!r} (release {source.release!r}) from the repository "
+            f"{source.repo_id} at {source.path} ({reason}); without a network, fetch it elsewhere with "
+            f"`hf download {source.repo_id} --include '{source.path}*'` and copy the cache (HF_HOME), or give --saes the "
+            "local folder; a gated repository needs its terms accepted and HF_TOKEN set."
+        ) from error
+
+
+def hub_config(source: PlacedSAE) -> dict[str, Any]:
+    """Return the published configuration in SAELens 6's terms.
+
+    Raises:
+        InputError: It cannot be had.
+    """
+    with _explained(source, "configuration"):
+        from sae_lens.loading.pretrained_sae_loaders import load_sae_config_from_huggingface
+
+        return dict(load_sae_config_from_huggingface(source.release, source.sae_id))
+
+
+def hub_sae(source: PlacedSAE, device: str, dtype: str) -> Any:
+    """Return the ``sae_lens.SAE``, with a known norm factor folded in.
+
+    Raises:
+        InputError: It cannot be had.
+    """
+    with _explained(source, "weights"):
+        from sae_lens import SAE
+
+        return SAE.from_pretrained(source.release, source.sae_id, device=device, dtype=dtype)
+
+
+def hub_params(source: PlacedSAE) -> Path:
+    """Return the local folder of a Gemma Scope ``params.npz`` (from the cache, else downloaded).
+
+    Raises:
+        InputError: It cannot be had.
+    """
+    with _explained(source, "weights"):
+        from huggingface_hub import hf_hub_download
+
+        return Path(hf_hub_download(repo_id=str(source.repo_id), filename=f"{source.path}/params.npz")).parent

@@ -21,14 +21,15 @@ Margins are taken over blocks of rows, so that an attention sink widens those of
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import torch
 
+from conceptatlas.runtime.memory import roomy
+from conceptatlas.runtime.threads import each_in_a_thread
 from conceptatlas.saes._kernels import round_numbers
-from conceptatlas.saes._memory import roomy
-from conceptatlas.saes._threads import each_in_a_thread
 from conceptatlas.saes.encoder import Encoder
 
 # Typical errors are a tenth of the margin that this gives: the four-norms are larger than what they bound.
@@ -131,3 +132,37 @@ def block_maxima(x_norms: torch.Tensor) -> torch.Tensor:
     short = -x_norms.shape[1] % BLOCK_ROWS
     padded = torch.nn.functional.pad(x_norms, (0, short))
     return padded.view(4, -1, BLOCK_ROWS).amax(dim=2)
+
+
+# Products of bfloat16 matrices whose sums are as good as float32's, which the bounds above rest on.
+Product = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def gives_float32() -> bool:
+    """Return whether this torch can give a float32 product of bfloat16 matrices on a GPU (2.8 and later, CUDA only)."""
+    return hasattr(torch.ops.aten.mm, "dtype") and torch.version.hip is None
+
+
+def low_product(device: torch.device) -> Product:
+    """Return what multiplies two bfloat16 matrices on a device, into float32 where torch can, else into bfloat16."""
+    if device.type != "cuda":
+        return torch.mm
+    return _into_float32 if _GIVES_FLOAT32 else _into_bfloat16
+
+
+_GIVES_FLOAT32 = gives_float32()
+
+
+def _into_float32(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    return torch.mm(left, right, out_dtype=torch.float32)
+
+
+def _into_bfloat16(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    # Unless it is told not to, cuBLAS may round parts of a sum to bfloat16 before it adds them.
+    matmul = torch.backends.cuda.matmul
+    before = matmul.allow_bf16_reduced_precision_reduction
+    matmul.allow_bf16_reduced_precision_reduction = False
+    try:
+        return torch.mm(left, right)
+    finally:
+        matmul.allow_bf16_reduced_precision_reduction = before

@@ -14,8 +14,9 @@ from conceptatlas.base.files import read_json
 from conceptatlas.saes.layouts import LAYOUTS, Layout, find_folders, natural_key
 from conceptatlas.saes.loading import stated_l0, with_config
 from conceptatlas.saes.names import named
+from conceptatlas.saes.placed import REGISTRY_LAYOUT
 from conceptatlas.saes.registry import RegistryEntry, all_entries, model_key, neuronpedia_id, registry
-from conceptatlas.saes.source import REGISTRY_LAYOUT, SAESource
+from conceptatlas.saes.source import SAESource
 
 ORGANISM = "organism"
 _NEAREST = 3

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from conceptatlas.base.memory import give_back_memory
 from conceptatlas.recording.engines.types import Devices, Engine, EngineRun, keep_loaded
 from conceptatlas.recording.fold import fold_shard
 from conceptatlas.recording.shard import run_shard
+from conceptatlas.runtime.memory import give_back_memory
 from conceptatlas.subjects import choose_device
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from conceptatlas.base.errors import InputError
-from conceptatlas.base.memory import give_back_memory
 from conceptatlas.recording.engines.types import keep_loaded
 from conceptatlas.recording.job import Job
 from conceptatlas.recording.manifest import SubjectInfo
 from conceptatlas.recording.shard import Loaders, run_shard
+from conceptatlas.runtime.memory import give_back_memory
 
 if TYPE_CHECKING:
     from conceptatlas.subjects.language import LanguageSubject

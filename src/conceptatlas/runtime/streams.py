@@ -1,7 +1,7 @@
-"""Work that goes on side by side on a GPU: lanes of work, marks that put them in order, and copies that nobody waits for.
+"""Work that goes on side by side on a GPU: streams, events that put them in order, and copies that nobody waits for.
 
-A lane is a CUDA stream and a mark a CUDA event. On other devices work is done in the order of the calls, so that both do
-nothing there and a copy is an ordinary one.
+They are CUDA's streams and events. On other devices work is done in the order of the calls, so that both do nothing there
+and a copy is an ordinary one.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _PIECE = 64 << 20
 
 
 @cache
-def lane(use: str, device: torch.device) -> Lane:
-    """Return the lane for one use of a device; always the same, because torch keeps freed memory for each."""
+def stream_for(use: str, device: torch.device) -> Stream:
+    """Return the stream for one use of a device; always the same, because torch keeps freed memory for each."""
     del use
-    return Lane(device)
+    return Stream(device)
 
 
-class Lane:
+class Stream:
     """Work that runs in its own order, beside the device's other work."""
 
     def __init__(self, device: torch.device) -> None:
@@ -36,12 +36,12 @@ class Lane:
             self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def work(self) -> AbstractContextManager[object]:
-        """Queue what is called within in this lane."""
+        """Queue what is called within in this stream."""
         return nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
 
 
-class Mark:
-    """The point up to which work has been queued in the lane that is at work when it is made."""
+class Event:
+    """The point up to which work has been queued in the stream that is at work when it is made."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -51,7 +51,7 @@ class Mark:
             self._event.record(torch.cuda.current_stream(device))
 
     def hold(self) -> None:
-        """Let what is queued from now on, in the lane at work, begin after this point only; does not wait."""
+        """Let what is queued from now on, in the stream at work, begin after this point only; does not wait."""
         if self._event is not None:
             torch.cuda.current_stream(self._device).wait_event(self._event)
 
@@ -62,14 +62,14 @@ class Mark:
 
 
 def to_host(tensor: torch.Tensor) -> torch.Tensor:
-    """Return a copy in the host's memory, which is there once a :class:`Mark` made after this call has been waited for."""
+    """Return a copy in the host's memory, which is there once a :class:`Event` made after this call has been waited for."""
     if tensor.device.type != "cuda":
         return tensor.cpu()
     return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Return the tensor on a device, with the same strides; from the host to a GPU it is queued in the lane at work."""
+    """Return the tensor on a device, with the same strides; from the host to a GPU it is queued in the stream at work."""
     if device.type != "cuda" or tensor.device.type != "cpu":
         return tensor.to(device)
     if tensor.dim() == 2 and not tensor.is_contiguous() and tensor.t().is_contiguous():

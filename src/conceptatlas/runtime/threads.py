@@ -1,4 +1,4 @@
-"""Tiles shared out among threads, a whole tile each: product and compaction, one after the other in the same thread.
+"""Work shared out among threads, each part whole in one thread, and files written in the background.
 
 A product that all threads share leaves torch's own threads spinning for a while, in the way of whatever comes next, and
 every tile costs two hand-overs. With a tile per thread nothing waits. Which thread takes which tile changes no result.
@@ -9,16 +9,19 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from typing import TypeVar
 
 import torch
 
-from conceptatlas.saes._memory import roomy
+from conceptatlas.runtime.memory import roomy
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+# Pieces that wait to be written while the next SAE is encoded.
+WAITING_PIECES = 2
 
 _kept = threading.local()
 _making = threading.Lock()
@@ -61,6 +64,11 @@ def in_a_thread(work: Callable[[], R]) -> R:
     return _workers().submit(work).result()
 
 
+def thread_pool(size: int, name: str, cores: int) -> ThreadPoolExecutor:
+    """Return ``size`` threads in each of which torch computes on ``cores`` cores, else on as many as were last set in any."""
+    return ThreadPoolExecutor(size, thread_name_prefix=name, initializer=torch.set_num_threads, initargs=(cores,))
+
+
 def _workers() -> ThreadPoolExecutor:
     with _making:
         return _pool(torch.get_num_threads(), 1)
@@ -86,3 +94,44 @@ def _pool(n_threads: int, cores: int) -> ThreadPoolExecutor:
         done.result()
     torch.set_num_threads(before)
     return pool
+
+
+class BackgroundWriter:
+    """Writes pieces in a thread of its own, so that the disk and the processor work at the same time.
+
+    At most ``WAITING_PIECES`` wait. An error shows at the next call. Pieces may come from any thread.
+    """
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="write")
+        self._room = threading.BoundedSemaphore(WAITING_PIECES)
+        self._futures: list[Future[None]] = []
+        self._lock = threading.Lock()
+
+    def submit(self, task: Callable[[], None]) -> None:
+        """Queue a task, waiting for room; raise what an earlier one raised."""
+        self._room.acquire()
+        try:
+            with self._lock:
+                self._raise_failed()
+                future = self._pool.submit(task)
+                self._futures.append(future)
+        except BaseException:
+            self._room.release()
+            raise
+        future.add_done_callback(lambda _done: self._room.release())  # also where it is dropped
+
+    def _raise_failed(self) -> None:
+        done = [future for future in self._futures if future.done()]
+        self._futures = [future for future in self._futures if not future.done()]
+        for future in done:
+            future.result()
+
+    def close(self) -> None:
+        """Wait for everything, and raise what failed."""
+        self._pool.shutdown(wait=True)
+        self._raise_failed()
+
+    def abandon(self) -> None:
+        """Drop what waits; what is being written is finished."""
+        self._pool.shutdown(wait=True, cancel_futures=True)

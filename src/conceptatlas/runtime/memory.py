@@ -1,8 +1,11 @@
-"""Memory for what is gone through again and again: in large pages where the system has them to give."""
+"""Memory taken in large pages where the system has them to give, and given back to the system when it was freed."""
 
 from __future__ import annotations
 
+import ctypes
 import math
+import sys
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -23,3 +26,13 @@ def roomy(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str
     raw = np.empty(n_bytes + _PAGE, np.uint8)
     first = -raw.ctypes.data % _PAGE
     return torch.from_numpy(raw[first : first + n_bytes]).view(dtype).view(shape)
+
+
+def give_back_memory() -> None:
+    """Ask the C library to give back what it keeps for later, so that many parts take no more memory than one of them.
+
+    Every thread that ever ran has left it some.
+    """
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):  # another library than glibc
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
