@@ -77,7 +77,7 @@ def build_app() -> typer.Typer:
     )
     app.callback()(_root)
     for name in COMMAND_MODULES:
-        importlib.import_module(f"conceptatlas.cli.{name}").register(app)
+        importlib.import_module(f"{__package__}.{name}").register(app)
     return app
 
 

@@ -27,16 +27,10 @@ __all__ = [
 ]
 
 # Resolved on first use, so that reading a recording stays quick.
-_LATE: dict[str, tuple[str, str]] = {
-    "record": ("conceptatlas.recording.recorder", "record"),
-    "export": ("conceptatlas.recording.exporter", "export"),
-    "verify": ("conceptatlas.recording.verifier", "verify"),
-    "Problem": ("conceptatlas.recording.verifier", "Problem"),
-}
+_LAZY = {"record": "recorder", "export": "exporter", "verify": "verifier", "Problem": "verifier"}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LATE:
-        module, attribute = _LATE[name]
-        return getattr(importlib.import_module(module), attribute)
+    if name in _LAZY:
+        return getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

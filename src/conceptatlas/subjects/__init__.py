@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 # Name -> module. These import torch, so they are resolved on first use.
 _LAZY = {
-    "Generated": "conceptatlas.subjects.generation",
-    "LanguageSubject": "conceptatlas.subjects.language",
-    "attention_sinks": "conceptatlas.subjects.norms",
-    "row_norms": "conceptatlas.subjects.norms",
-    "choose_device": "conceptatlas.subjects.loading",
-    "load_subject": "conceptatlas.subjects.language",
-    "Tokenized": "conceptatlas.subjects.tokens",
+    "Generated": "generation",
+    "LanguageSubject": "language",
+    "attention_sinks": "norms",
+    "row_norms": "norms",
+    "choose_device": "loading",
+    "load_subject": "language",
+    "Tokenized": "tokens",
 }
 
 __all__ = [
@@ -40,5 +40,5 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
+        return getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
     raise AttributeError(f"module 'conceptatlas.subjects' has no attribute {name!r}")
