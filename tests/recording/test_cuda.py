@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from conceptatlas.recording import encode, record
+from conceptatlas.recording import job, record
 from conceptatlas.subjects import load_subject
 from tests.recording.standins import MadeSAE
 
@@ -48,7 +48,7 @@ def test_same_bytes_each_time(on_gpu, concept, saes, tmp_path, keep, sae_dtype):
 
 @pytest.mark.parametrize("room", [0, 1 << 30])
 def test_encoders_stay_loaded_while_they_fit(on_gpu, concept, tmp_path, monkeypatch, room):
-    monkeypatch.setattr(encode, "reserve_bytes", lambda job: torch.cuda.mem_get_info()[0] - room)
+    monkeypatch.setattr(job, "reserve_bytes", lambda _job: torch.cuda.mem_get_info()[0] - room)
     sae = MadeSAE("low", "blocks.0.hook_resid_post", 0, seed=1, threshold=0.5)
     rec = record(concept, on_gpu, [sae], tmp_path / "rec", shard_rows=16)
     shards = len(rec.manifest.plan.shards)

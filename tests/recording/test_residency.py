@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from conceptatlas.recording import loaded, shard
-from conceptatlas.recording.encode import resident_bytes
+from conceptatlas.recording import encode, shard
 from conceptatlas.recording.engines.local import LocalEngine
+from conceptatlas.recording.job import resident_bytes
 from conceptatlas.recording.prepare import prepare
 from conceptatlas.recording.request import Request
 from conceptatlas.recording.shard import EncoderCache
@@ -65,8 +65,8 @@ def test_an_sae_is_loaded_in_a_stream_of_its_own_and_has_arrived(job, saes, monk
 
     monkeypatch.setattr(shard, "stream_for", lambda use, device: Stream())
     monkeypatch.setattr(shard, "Event", Event)
-    monkeypatch.setattr(shard, "load_sae", lambda *given: log.append("encoder") or loaded.load_sae(*given))
-    monkeypatch.setattr(shard, "with_decoder", lambda *given: log.append("decoder") or loaded.with_decoder(*given))
+    monkeypatch.setattr(shard, "load_sae", lambda *given: log.append("encoder") or encode.load_sae(*given))
+    monkeypatch.setattr(shard, "with_decoder", lambda *given: log.append("decoder") or encode.with_decoder(*given))
     cache = EncoderCache(job, "cpu", limit_bytes=GB)
     assert cache.get(saes[0], 0).decoder is not None
     assert log == ["[", "encoder", "decoder", "mark", "wait", "]"]

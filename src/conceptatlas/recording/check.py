@@ -11,7 +11,7 @@ import torch
 from pydantic import BaseModel
 
 from conceptatlas.base.errors import WorkError
-from conceptatlas.recording.loaded import LoadedSAE, as_trained, is_centred, output_site
+from conceptatlas.recording.encode import LoadedSAE, as_trained, is_centred, output_site
 from conceptatlas.saes.encode import encode_rows, encode_sequences
 from conceptatlas.saes.selfcheck import CheckRows, check_sae
 from conceptatlas.saes.sparse import SparseColumns

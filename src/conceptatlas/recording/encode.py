@@ -2,36 +2,83 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from conceptatlas.recording.job import Job
-from conceptatlas.recording.loaded import LoadedSAE, as_trained, is_centred
 from conceptatlas.saes import ReadyRows
 from conceptatlas.saes.encode import encode_rows, encode_sequences
+from conceptatlas.saes.encoder import Encoder
 from conceptatlas.saes.sparse import SparseColumns, spread_columns
+from conceptatlas.subjects.sites import Site
 
-# On a CPU, encoders stay loaded between shards up to this; on a GPU, up to what is free less what a shard needs.
-_RESIDENT_CPU = 1 << 30
-# A batch's forward pass, and rows and tiles at work, whose sizes do not depend on the shard's.
-_WORK_CUDA = 8 << 30
-# The SAE at work and the one that comes in, each with its decoder and bfloat16 weights; and copies while these are made.
-_SAES_AT_WORK = 7
+if TYPE_CHECKING:
+    from conceptatlas.saes import Decoder, SAESource
 
 
-def resident_bytes(device: str, job: Job) -> int:
-    """Return how many bytes of encoders may stay loaded between shards (this changes no result); the model is loaded."""
-    if device.startswith("cuda"):
-        free, _ = torch.cuda.mem_get_info(torch.device(device))
-        return max(0, free - reserve_bytes(job))
-    return _RESIDENT_CPU
+def encoder_bytes(encoder: Encoder) -> int:
+    """Return what an encoder's tensors take."""
+    return sum(t.numel() * t.element_size() for t in vars(encoder).values() if isinstance(t, torch.Tensor))
 
 
-def reserve_bytes(job: Job) -> int:
-    """Return what must stay free on a GPU beside the model: the largest shard's states, the SAEs at work, the work itself."""
-    weights = max((4 * (source.d_in or 0) * (source.d_sae or 0) for source in job.sources), default=0)
-    return job.states_bytes() + _SAES_AT_WORK * weights + _WORK_CUDA
+@dataclass(frozen=True)
+class LoadedSAE:
+    """An SAE ready to encode."""
+
+    source: SAESource
+    encoder: Encoder | None
+    """None for the architectures that are not encoded row by row."""
+    sae: Any = None
+    """The ``sae_lens.SAE`` of these."""
+    decoder: Decoder | None = None
+    """The decoder half, where the self-check is to be made."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its tensors."""
+        if self.encoder is not None:
+            return encoder_bytes(self.encoder)
+        return sum(t.numel() * t.element_size() for t in self.sae.state_dict().values())
+
+
+def with_decoder(loaded: LoadedSAE, device: str) -> LoadedSAE:
+    """Load the decoder half, too, where the self-check can use one."""
+    if loaded.encoder is None or not reconstructs(loaded.source):
+        return loaded
+    return replace(loaded, decoder=loaded.source.load_decoder(device))
+
+
+def load_sae(source: SAESource, device: str, sae_dtype: str) -> LoadedSAE:
+    """Load what is needed to encode."""
+    if not source.is_row_wise:
+        return LoadedSAE(source, None, source.load(device))
+    return LoadedSAE(source, source.load_encoder(device, sae_dtype))
+
+
+def output_site(source: SAESource) -> Site | None:
+    """Return where a transcoder writes; None for an SAE, which writes where it reads."""
+    name = getattr(source, "site_out", None)
+    if not name or Site.parse(name) == Site.parse(source.site):
+        return None
+    return Site.parse(name)
+
+
+def reconstructs(source: SAESource) -> bool:
+    """Whether the decoder gives back a known site, so that FVU can be judged."""
+    return getattr(source, "reconstructs", True)
+
+
+def is_centred(source: SAESource) -> bool:
+    """Whether the SAE takes rows without their own mean (its model had centred writing weights)."""
+    return bool(getattr(source, "centred", False))
+
+
+def as_trained(x: torch.Tensor, *, centred: bool) -> torch.Tensor:
+    """Return rows [T, D], without their own mean over D where the SAE was trained so."""
+    return x - x.float().mean(dim=-1, keepdim=True).to(x.dtype) if centred else x
 
 
 def encode_states(

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from conceptatlas.recording import check
-from conceptatlas.recording.loaded import output_site
+from conceptatlas.recording.encode import output_site
 from conceptatlas.recording.manifest import RecordOptions
 from conceptatlas.recording.plan import Plan
 from conceptatlas.recording.work import HIDDEN_PIECE, SAE_PREFIX, WorkFolder
@@ -19,6 +19,13 @@ from conceptatlas.subjects.sites import Site
 
 if TYPE_CHECKING:
     from conceptatlas.saes import SAESource
+
+# On a CPU, encoders stay loaded between shards up to this; on a GPU, up to what is free less what a shard needs.
+_RESIDENT_CPU = 1 << 30
+# A batch's forward pass, and rows and tiles at work, whose sizes do not depend on the shard's.
+_WORK_CUDA = 8 << 30
+# The SAE at work and the one that comes in, each with its decoder and bfloat16 weights; and copies while these are made.
+_SAES_AT_WORK = 7
 
 
 @dataclass(frozen=True)
@@ -93,3 +100,17 @@ class Job:
     def is_done(self, shard: int) -> bool:
         """Whether nothing of a shard is left to do."""
         return self.work.has_piece(shard, HIDDEN_PIECE) and not self.missing(shard)
+
+
+def resident_bytes(device: str, job: Job) -> int:
+    """Return how many bytes of encoders may stay loaded between shards (this changes no result); the model is loaded."""
+    if device.startswith("cuda"):
+        free, _ = torch.cuda.mem_get_info(torch.device(device))
+        return max(0, free - reserve_bytes(job))
+    return _RESIDENT_CPU
+
+
+def reserve_bytes(job: Job) -> int:
+    """Return what must stay free on a GPU beside the model: the largest shard's states, the SAEs at work, the work itself."""
+    weights = max((4 * (source.d_in or 0) * (source.d_sae or 0) for source in job.sources), default=0)
+    return job.states_bytes() + _SAES_AT_WORK * weights + _WORK_CUDA

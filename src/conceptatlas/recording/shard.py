@@ -15,10 +15,17 @@ import torch
 
 from conceptatlas.base.errors import InputError, WorkError
 from conceptatlas.recording.check import check_rows, self_check
-from conceptatlas.recording.encode import encode_sequences_of, encode_states
+from conceptatlas.recording.encode import (
+    LoadedSAE,
+    encode_sequences_of,
+    encode_states,
+    is_centred,
+    load_sae,
+    output_site,
+    with_decoder,
+)
 from conceptatlas.recording.forward import pool_items, shard_states, to_numpy
 from conceptatlas.recording.job import Job
-from conceptatlas.recording.loaded import LoadedSAE, is_centred, load_sae, output_site, with_decoder
 from conceptatlas.recording.manifest import COLUMN_FILES, EMBED_SITE
 from conceptatlas.recording.strongest import summarise
 from conceptatlas.recording.work import HIDDEN_PIECE, SAE_PREFIX, pooled_piece_file

@@ -7,8 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from conceptatlas.recording.encode import resident_bytes
-from conceptatlas.recording.job import Job
+from conceptatlas.recording.job import Job, resident_bytes
 from conceptatlas.recording.manifest import SubjectInfo
 from conceptatlas.recording.shard import EncoderCache, Loaders
 
