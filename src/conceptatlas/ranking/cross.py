@@ -16,8 +16,8 @@ import numpy.typing as npt
 import polars as pl
 
 from conceptatlas.base.errors import InputError
-from conceptatlas.base.files import atomic_file, ensure_folder, write_json
-from conceptatlas.base.provenance import write_run
+from conceptatlas.base.files import atomic_file, ensure_folder, read_json, write_json
+from conceptatlas.base.provenance import RUN_FILE, write_run
 from conceptatlas.concepts import holdout_of
 from conceptatlas.ranking.joined import check_same
 from conceptatlas.ranking.result import Ranking
@@ -46,6 +46,24 @@ class CrossConcepts:
     features: list[dict[str, Any]]
     matrix: list[dict[str, Any]]
     options: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> CrossConcepts:
+        """Read what ``save`` wrote into the folder ``path``.
+
+        Raises:
+            InputError: It is not there, or is no comparison of concepts.
+        """
+        file = Path(path) / CROSS_JSON
+        found = read_json(file)
+        parts = ("concepts", "features", "matrix")
+        if not isinstance(found, dict) or not all(isinstance(found.get(name), list) for name in parts):
+            raise InputError(
+                f"{file} holds no comparison of concepts; make it again with `conceptatlas compare-rankings`."
+            )
+        run = Path(path) / RUN_FILE
+        options = read_json(run).get("options", {}) if run.is_file() else {}
+        return cls(*(found[name] for name in parts), options)
 
     @property
     def table(self) -> pl.DataFrame:

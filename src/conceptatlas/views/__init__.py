@@ -7,6 +7,8 @@ from typing import Any
 
 # Name -> module. Resolved on first use: matplotlib and FastAPI are slow to import.
 _NAMES: dict[str, str] = {
+    "CONCEPTS_FILE": "concepts_file",
+    "write_concepts": "concepts_file",
     "card": "notebook",
     "explore": "notebook",
     "compare_concepts": "crossing",

@@ -22,6 +22,7 @@ from conceptatlas.base.provenance import RUN_FILE
 from conceptatlas.concepts import holdout_of
 from conceptatlas.evidence import FeatureRef, ItemTexts, column_of_rows, features_of_ranking, item_bounds
 from conceptatlas.recording import Recording
+from conceptatlas.views.concepts_file import read_concepts
 
 if TYPE_CHECKING:
     from conceptatlas.ranking import Ranking
@@ -79,6 +80,11 @@ class Study:
         if not follow_links:
             root = folder.resolve()
             stages = {name: stage for name, stage in stages.items() if stage.resolve().is_relative_to(root)}
+        several = read_concepts(folder)
+        if several is not None:
+            raise InputError(
+                f"{folder} holds a study of several concepts; give the folder of one: {', '.join(several.concepts)}."
+            )
         if not stages:
             raise InputError(
                 f"{folder} holds no study: none of its folders is called {', '.join(STAGES)}; give the folder that "

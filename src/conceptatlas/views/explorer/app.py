@@ -67,7 +67,7 @@ def create_app(library: Library, policy: NetworkPolicy) -> Any:
 
     @app.get("/")
     def home() -> Response:
-        if len(library.shelves) == 1:
+        if len(library.shelves) == 1 and library.together is None:
             return RedirectResponse(pages.base(next(iter(library.shelves))) + "/", status_code=307)
         return pages.library_page(library)
 

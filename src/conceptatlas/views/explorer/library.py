@@ -15,16 +15,24 @@ from conceptatlas.views.explorer.missing import Missing
 from conceptatlas.views.explorer.notes import Notes
 from conceptatlas.views.explorer.table import FeatureTable
 from conceptatlas.views.study_folder import ALL_FEATURES, LABELS, Study
+from conceptatlas.views.study_set import StudySet
 
 MAX_STUDIES = 500
 
 
 class Shelf:
-    """One study with what the explorer adds to it: the feature table, notes, the live model."""
+    """One study with what the explorer adds to it: the feature table, notes, the live model.
 
-    def __init__(self, key: str, study: Study) -> None:
+    Attributes:
+        key: Its name in addresses.
+        study: The study.
+        among: The study of several concepts that it is a part of; "" for none.
+    """
+
+    def __init__(self, key: str, study: Study, among: str = "") -> None:
         self.key = key
         self.study = study
+        self.among = among
         self.notes = Notes(study.path)
         self.live = Live(study)
 
@@ -75,14 +83,20 @@ class Shelf:
 
 
 class Library:
-    """The shelves of a folder: the study that it is, or the studies in it."""
+    """The shelves of a folder: the study that it is, or the studies in it.
 
-    def __init__(self, shelves: dict[str, Shelf]) -> None:
+    Attributes:
+        shelves: The studies, by key.
+        together: What joins them, where the folder is a study of several concepts.
+    """
+
+    def __init__(self, shelves: dict[str, Shelf], together: StudySet | None = None) -> None:
         self.shelves = shelves
+        self.together = together
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Library:
-        """Open a study, a recording, a ranking, a label run, or a folder of any of these.
+        """Open a study (of one concept or several), a recording, a ranking, a label run, or a folder of any of these.
 
         Raises:
             InputError: It is none of them.
@@ -90,6 +104,9 @@ class Library:
         import conceptatlas.ranking  # noqa: F401 - slow; better now than with the first page
 
         folder = Path(path)
+        together = StudySet.open(folder, follow_links=False)
+        if together is not None:
+            return cls({key: Shelf(key, one, together.name) for key, one in together.studies.items()}, together)
         try:
             study = Study.open(folder, follow_links=False)
         except InputError:
@@ -109,7 +126,11 @@ class Library:
             if child.is_symlink() or not child.is_dir() or child.name.startswith("."):
                 continue
             try:
-                found[child.name] = Study.open(child, follow_links=False)
+                several = StudySet.open(child, follow_links=False)
+                if several is None:
+                    found[child.name] = Study.open(child, follow_links=False)
+                else:
+                    found.update({f"{child.name}.{name}": study for name, study in several.studies.items()})
             except InputError:
                 continue  # a folder that holds no study is not shown
             if len(found) >= MAX_STUDIES:

@@ -21,6 +21,7 @@ from conceptatlas.views.headline import headline_of
 from conceptatlas.views.html import render
 from conceptatlas.views.sections import panels_of, sections_of
 from conceptatlas.views.sections.ranked import marks_of
+from conceptatlas.views.study_set import StudySet, set_headline, set_sections
 from conceptatlas.views.svg.distribution import histogram
 from conceptatlas.views.svg.lines import sentence_lines
 
@@ -49,12 +50,22 @@ def page(template: str, **context: Any) -> HTMLResponse:
 
 
 def library_page(library: Library) -> Response:
-    """Return the list of studies."""
+    """Return the list of studies; of several concepts of one study, what compares them."""
+    if library.together is not None:
+        return _set_page(library.together)
     entries = [
         {"key": key, "href": base(key) + "/", "headline": headline_of(shelf.study)}
         for key, shelf in library.shelves.items()
     ]
     return page("library.html", entries=entries)
+
+
+def _set_page(found: StudySet) -> Response:
+    def feature(concept: str, row: dict[str, Any]) -> str:
+        return feature_path(base(concept), row["slug"], row["feature_id"]) if concept in found.studies else ""
+
+    sections = set_sections(found, lambda concept: base(concept) + "/", feature)
+    return page("study.html", root="", headline=set_headline(found), sections=sections)
 
 
 def study_page(shelf: Shelf) -> Response:
