@@ -63,7 +63,8 @@ class CrossConcepts:
             )
         run = Path(path) / RUN_FILE
         options = read_json(run).get("options", {}) if run.is_file() else {}
-        return cls(*(found[name] for name in parts), options)
+        concepts, features, matrix = (found[name] for name in parts)
+        return cls(concepts, features, matrix, options)
 
     @property
     def table(self) -> pl.DataFrame:

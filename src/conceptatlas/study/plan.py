@@ -37,7 +37,7 @@ class Step:
         self.stage.run(self.study, self.options)
 
     def fingerprint(self, known: Mapping[str, str]) -> str:
-        """Return a hash of its options, and of the fingerprints of the steps that it reads or, where there are none, its data."""
+        """Return a hash of its options and of the fingerprints of the steps that it reads, or of its data."""
         from conceptatlas import __version__
 
         facts: dict[str, Any] = {"stage": self.stage.name, "options": self.options, "version": __version__}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import base64
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,24 +82,48 @@ class StudySet:
 
 def set_headline(found: StudySet) -> Headline:
     """Return the top of the page of a study of several concepts."""
-    recording = next((study.recording for study in found.studies.values() if study.recording is not None), None)
-    subject = "" if recording is None else f" in {recording.manifest.subject.id}"
+    recordings = [study.recording for study in found.studies.values() if study.recording is not None]
     tiles = [Tile(str(len(found.concepts)), "concepts")]
-    compared = [] if found.cross is None else found.cross.concepts
-    known = [entry["p_holm"] for entry in compared if entry["p_holm"] is not None]
-    if known:
-        beyond = sum(p <= LEVEL for p in known)
-        tiles.append(
-            Tile(f"{beyond} of {len(known)}", f"searches exceed chance (p ≤ {LEVEL} after Holm over concepts)")
-        )
-    missing = [name for name in found.concepts if name not in found.studies]
+    if recordings:
+        held = sum(int(study.holdout.sum()) for study in found.studies.values() if study.recording is not None)
+        tiles.append(Tile(f"{sum(rec.n_items for rec in recordings):,}", f"sentences, {held:,} of them held out"))
+        saes = recordings[0].saes
+        tiles.append(Tile(f"{len(saes):,}", f"SAEs on {len({sae.layer for sae in saes})} layers"))
+    subject = f" in {recordings[0].manifest.subject.id}" if recordings else ""
     return Headline(
         title=found.name,
-        subtitle=f"{len(found.concepts)} concepts{subject}: {', '.join(found.concepts)}",
-        sentences=() if found.cross is None else tuple(found.cross.sentences()),
-        cautions=tuple(f"{name} has nothing to show yet; run the study again." for name in missing),
+        subtitle=f"{len(found.concepts)} concepts{subject}",
+        sentences=() if found.cross is None else (*_chance(found.cross), *found.cross.sentences()),
+        cautions=tuple(_cautions(found)),
         tiles=tuple(tiles),
     )
+
+
+def _chance(cross: CrossConcepts) -> list[str]:
+    """Say which searches exceed chance, first of all."""
+    known = [entry for entry in cross.concepts if entry["p_holm"] is not None]
+    if not known:
+        return []
+    beyond = [entry["concept"] for entry in known if entry["p_holm"] <= LEVEL]
+    which = (
+        f"{len(beyond)} of {len(known)} searches exceed chance ({', '.join(beyond)})"
+        if beyond
+        else (f"None of the {len(known)} searches exceeds chance")
+    )
+    return [f"{which}, at p ≤ {LEVEL} after Holm's correction over the concepts."]
+
+
+def _cautions(found: StudySet) -> Iterator[str]:
+    for name in found.concepts:
+        if name not in found.studies:
+            yield f"{name} has nothing to show yet; run the study again."
+    shuffles = [study.permutations for study in found.studies.values() if study.permutations]
+    n = len(found.concepts)
+    if shuffles and n > LEVEL * (min(shuffles) + 1):
+        yield (
+            f"With {min(shuffles):,} shuffles no search can reach p ≤ {LEVEL} after Holm's correction over {n} concepts; rank "
+            f"with {math.ceil(n / LEVEL):,} permutations or more."
+        )
 
 
 def set_sections(
