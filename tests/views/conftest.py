@@ -8,7 +8,7 @@ import pytest
 
 from conceptatlas.ranking import rank
 from tests.ranking.synthetic import planted
-from tests.views.studies import write_study
+from tests.views.studies import write_study, write_study_set
 
 NASTY = {
     0: "<script>alert(1)</script> sold the bag",
@@ -54,3 +54,9 @@ def noise_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def final_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study whose recording kept final rows only."""
     return write_study(tmp_path_factory.mktemp("final"), keep="final", baselines=False)
+
+
+@pytest.fixture(scope="session")
+def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study of three concepts, compared."""
+    return write_study_set(tmp_path_factory.mktemp("together") / "all")

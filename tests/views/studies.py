@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
+import conceptatlas as ca
 from conceptatlas.base.provenance import write_run
 from conceptatlas.ranking import rank
+from conceptatlas.views import write_concepts
 from tests.helpers.recordings import write_synthetic_recording
 
 WHO = ("Mara", "Ben", "Ida", "Tom", "Lena", "Otto")
@@ -101,3 +103,26 @@ def write_study(
     write_run(path / "rec", command="record", options={"data": "builtin:dishonesty", "model": "organism"})
     rank(recording, path / "rank", **{"permutations": 200, **options})
     return path
+
+
+CONCEPTS = ("courage", "care & <b>", "anger")
+
+
+def write_study_set(folder: Path) -> Path:
+    """Write a study of three concepts, compared: feature k follows concept k alone, feature 3 the first two."""
+    for c, name in enumerate(CONCEPTS):
+        rng = np.random.default_rng(c)
+        labels = rng.permutation(np.arange(120) % 4)
+        drive = np.zeros((120, 8))
+        drive[:, c] = labels
+        drive[:, 3] = 1.5 * labels * (c < 2)
+        acts = np.maximum(drive + rng.normal(0, 1, drive.shape), 0).astype(np.float32)
+        rec = write_synthetic_recording(
+            folder / name / "rec", {"s": acts}, labels.tolist(), [1] * 120, name=name, subject="organism"
+        )
+        rank(rec, folder / name / "rank", baselines=False, resplits=0, families=False, permutations=99)
+        ca.report(folder / name)
+    write_concepts(folder, "three <i>", CONCEPTS)
+    parts = [folder / name for name in CONCEPTS]
+    ca.compare_concepts([p / "rank" for p in parts], [p / "rec" for p in parts], folder / "compare", top=2)
+    return folder

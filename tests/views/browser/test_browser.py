@@ -52,6 +52,29 @@ def test_every_page_is_accessible_and_fits_a_phone(watched: Watched, served: Ser
         assert fits(page), f"{address} at 375 px"
 
 
+@BOTH
+def test_the_page_of_several_concepts_is_accessible_and_fits_a_phone(
+    watched: Watched, together: Path, tmp_path: Path
+) -> None:
+    page = watched.page
+    explorer = ca.explore(together)
+    for address in (explorer.url, ca.report(together, out=tmp_path / "set.html").as_uri()):
+        page.set_viewport_size({"width": 1280, "height": 900})
+        page.goto(address)
+        page.get_by_text("As a picture").click()
+        assert page.locator("img.plot").evaluate("image => image.naturalWidth") > 0
+        assert faults(page) == [], address
+        assert fits(page), address
+        page.set_viewport_size({"width": 375, "height": 800})
+        assert fits(page), address
+    page.goto(explorer.url)
+    page.get_by_role("link", name="anger").first.click()
+    page.get_by_role("link", name="three <i>").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("three <i>")
+    explorer.stop()
+    watched.elsewhere = [url for url in watched.elsewhere if not url.startswith(explorer.url)]
+
+
 def test_from_the_list_to_a_feature_and_back(watched: Watched, served: Served) -> None:
     page = watched.page
     page.goto(served.url)

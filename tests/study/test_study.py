@@ -110,7 +110,7 @@ def test_files_that_are_no_study(tmp_path: Path) -> None:
         load_study(bad)
 
 
-@pytest.mark.parametrize("path", sorted((Path(__file__).parents[1] / "examples").glob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "examples").glob("*.yaml")), ids=lambda p: p.stem)
 def test_shipped_examples_are_sound(path: Path) -> None:
     study = load_study(path)
     assert study.config.model
