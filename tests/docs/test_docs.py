@@ -60,6 +60,18 @@ def test_the_page_on_judging_elsewhere_runs(tmp_path: Path, monkeypatch: pytest.
     exec(compile(python, str(page), "exec"), {})
 
 
+def test_the_page_on_several_concepts_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = ROOT / "docs" / "how-to" / "several-concepts.md"
+    (tmp_path / "traits.yaml").write_text(blocks(page, "yaml")[0])
+    first, again = (invoke(*arguments) for arguments in commands(page))
+    assert first.code == 0, first.stderr
+    assert set(re.findall(r'"state": "(.*)"', again.stdout)) == {"up to date"}
+    (python,) = blocks(page, "python")
+    exec(compile(python, str(page), "exec"), {})
+    assert (tmp_path / "traits" / "report.html").stat().st_size > 10_000
+
+
 def test_a_recording_goes_to_an_object_store_and_comes_back_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

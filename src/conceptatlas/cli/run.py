@@ -21,6 +21,8 @@ def run(
 ) -> None:
     """Record, rank, trace and report a whole study; stages whose inputs did not change are not run again.
 
+    A study of several concepts does so for each, compares them, and names its stages `concept/stage`.
+
     Example: `conceptatlas run examples/organism-dishonesty.yaml`
     """
     from conceptatlas.study import run_study
