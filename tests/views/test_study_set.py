@@ -70,6 +70,14 @@ def test_too_few_shuffles_for_holm_are_a_caution(copy: Path) -> None:
     assert "no search can reach" not in ca.report(copy).read_text(encoding="utf-8")
 
 
+def test_a_comparison_that_is_older_than_a_ranking_is_a_caution(copy: Path) -> None:
+    assert "older than" not in ca.report(copy).read_text(encoding="utf-8")
+    path = copy / "anger" / "rank" / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"written": "2999-01-01T00:00:00+00:00"}))
+    text = ca.report(copy).read_text(encoding="utf-8")
+    assert re.findall(r"The comparison is older than the ranking of (\w+)", text) == ["anger"]
+
+
 def test_what_is_not_there_yet_is_said(copy: Path) -> None:
     shutil.rmtree(copy / "compare")
     shutil.rmtree(copy / "anger")

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from conceptatlas.base.errors import InputError
+from conceptatlas.base.files import read_json
+from conceptatlas.base.provenance import RUN_FILE
 from conceptatlas.views.concepts_file import read_concepts
 from conceptatlas.views.headline import Headline, Tile, headline_of
 from conceptatlas.views.html import heat_levels, render
@@ -79,6 +81,12 @@ class StudySet:
         folder = self.path / COMPARE
         return CrossConcepts.open(folder) if (folder / CROSS_JSON).is_file() else None
 
+    @property
+    def compared_at(self) -> str:
+        """When the concepts were compared, as ``run.json`` writes it; "" where they were not."""
+        path = self.path / COMPARE / RUN_FILE
+        return "" if self.cross is None or not path.is_file() else str(read_json(path).get("written", ""))
+
 
 def set_headline(found: StudySet) -> Headline:
     """Return the top of the page of a study of several concepts."""
@@ -117,6 +125,10 @@ def _cautions(found: StudySet) -> Iterator[str]:
     for name in found.concepts:
         if name not in found.studies:
             yield f"{name} has nothing to show yet; run the study again."
+    written = found.compared_at
+    for name, study in found.studies.items():
+        if written and str(study.run("rank").get("written", "")) > written:
+            yield f"The comparison is older than the ranking of {name}; run the study again, with the stage compare."
     shuffles = [study.permutations for study in found.studies.values() if study.permutations]
     n = len(found.concepts)
     if shuffles and n > LEVEL * (min(shuffles) + 1):
