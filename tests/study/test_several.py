@@ -27,14 +27,14 @@ QUICK = {
     "rank": {"permutations": 99, "resplits": 0, "baselines": False},
     "trace": {"top_n": 1, "max_sentences": 1, "dpi": 60},
 }
-TWO = {"own": "own.csv", "caring": "seeds:caring"}
+TWO = {"own": "lies.csv", "caring": "seeds:caring"}
 OF_CONCEPT = ("record", "rank", "trace", "report")
 ALL = [*(f"own/{stage}" for stage in OF_CONCEPT), *(f"caring/{stage}" for stage in OF_CONCEPT), "compare", "report"]
 
 
 def write(folder: Path, data: object, **changes: object) -> Path:
     folder.mkdir(exist_ok=True)
-    shutil.copy(builtin_path("seeds:dishonesty"), folder / "own.csv")
+    shutil.copy(builtin_path("seeds:dishonesty"), folder / "lies.csv")
     path = folder / "study.yaml"
     path.write_text(yaml.safe_dump({"data": data, **QUICK, **changes}, sort_keys=False))
     return path
@@ -84,7 +84,7 @@ def test_a_rerun_does_nothing_and_says_so(copy: Path) -> None:
 
 
 def test_other_sentences_of_one_concept_rerun_only_its_steps(copy: Path) -> None:
-    with (copy / "own.csv").open("a") as handle:
+    with (copy / "lies.csv").open("a") as handle:
         handle.write("She said that the clock was new and it was old,3\n")
     with pytest.raises(InputError, match=r"own/rec was recorded from other data"):
         run_study(copy / "study.yaml")
@@ -121,28 +121,28 @@ def test_killed_between_concepts_it_goes_on(done: Path, tmp_path: Path) -> None:
 
 def test_a_renamed_concept_is_compared_anew(copy: Path) -> None:
     before = fingerprints(load_study(copy / "study.yaml"))
-    write(copy, {"own": "own.csv", "kindness": "seeds:caring"})
+    write(copy, {"own": "lies.csv", "kindness": "seeds:caring"})
     after = fingerprints(load_study(copy / "study.yaml"))
     assert after["kindness/rank"] == before["caring/rank"]
     assert after["compare"] != before["compare"]
 
 
 def test_one_concept_keeps_its_layout_and_its_fingerprints(tmp_path: Path) -> None:
-    path = write(tmp_path / "one", "own.csv")
+    path = write(tmp_path / "one", "lies.csv")
     study = load_study(path)
 
     def digest(stage: str, options: object, reads: list[str], **facts: object) -> str:
         told = {"stage": stage, "options": options, "version": conceptatlas.__version__, "reads": reads, **facts}
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
-    data = load_concept(tmp_path / "one" / "own.csv").data_hash
+    data = load_concept(tmp_path / "one" / "lies.csv").data_hash
     record = digest("record", QUICK["record"], [], data=data, model="organism", saes=["organism"])
     rank = digest("rank", QUICK["rank"], [record])
     trace = digest("trace", QUICK["trace"], [record, rank])
     report = digest("report", {}, [record, rank, trace])
     expected = {"record": record, "rank": rank, "trace": trace, "report": report}
     assert fingerprints(study) == expected
-    assert fingerprints(load_study(write(tmp_path / "one", ["own.csv"]))) == expected
+    assert fingerprints(load_study(write(tmp_path / "one", ["lies.csv"]))) == expected
     run_study(study)
     out = tmp_path / "one" / "out"
     assert {path.name for path in out.iterdir()} == {"rec", "rank", "trace", "stages.json", "report.html"}
@@ -172,14 +172,14 @@ def test_options_of_one_concept_stand_on_those_of_all(tmp_path: Path) -> None:
         ([], {}, "data: it is empty; name at least one concept's sentences"),
         ({}, {}, "data: it is empty"),
         ([3], {}, "data: give a path or builtin:<trait>, a list of these, or a mapping from names to these"),
-        ({"a": ["own.csv"]}, {}, "data: give a path or builtin:<trait>"),
-        (["own.csv", "./own.csv"], {}, "data: ./own.csv is given twice"),
+        ({"a": ["lies.csv"]}, {}, "data: give a path or builtin:<trait>"),
+        (["lies.csv", "./lies.csv"], {}, "data: ./lies.csv is given twice"),
         ({"a": "seeds:caring", "b": "seeds:caring"}, {}, "data: seeds:caring is given twice"),
         (["seeds:caring", "builtin:caring"], {}, "seeds:caring and builtin:caring would both have the folder 'caring'"),
-        ({"Own": "own.csv", "own": "seeds:caring"}, {}, "would both have the folder 'own'; give names with a mapping"),
-        ({"a/b": "own.csv", "c": "seeds:caring"}, {}, "'a/b' (of own.csv) cannot be a folder's name"),
-        ({"..": "own.csv", "c": "seeds:caring"}, {}, "'..' (of own.csv) cannot be a folder's name"),
-        ({"compare": "own.csv", "c": "seeds:caring"}, {}, "'compare' (of own.csv) is the name of a stage's folder"),
+        ({"Own": "lies.csv", "own": "seeds:caring"}, {}, "would both have the folder 'own'; give names with a mapping"),
+        ({"a/b": "lies.csv", "c": "seeds:caring"}, {}, "'a/b' (of lies.csv) cannot be a folder's name"),
+        ({"..": "lies.csv", "c": "seeds:caring"}, {}, "'..' (of lies.csv) cannot be a folder's name"),
+        ({"compare": "lies.csv", "c": "seeds:caring"}, {}, "'compare' (of lies.csv) is the name of a stage's folder"),
         (["seeds:caring", "gone.csv"], {}, "gone.csv"),
         (["seeds:caring", "seeds:carign"], {}, "nearest: seeds:caring"),
         (TWO, {"concepts": {"carin": {}}}, "Unknown concept under concepts 'carin'; nearest: caring"),
@@ -187,7 +187,7 @@ def test_options_of_one_concept_stand_on_those_of_all(tmp_path: Path) -> None:
         (TWO, {"concepts": {"caring": {"report": {}}}}, "concepts.caring.report: Extra inputs are not permitted"),
         (TWO, {"compare": {"tip": 2}}, "Unknown option of the stage compare 'tip'; nearest: top"),
         (TWO, {"rank": {"holdout": 0}}, "own has holdout 0, and compare judges on held-out items"),
-        ("own.csv", {"compare": {}}, "a comparison needs two concepts or more, and data names one"),
+        ("lies.csv", {"compare": {}}, "a comparison needs two concepts or more, and data names one"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_runs(
@@ -202,7 +202,7 @@ def test_what_is_wrong_is_said_before_anything_runs(
 
 
 def test_one_folder_is_for_one_kind_of_study(copy: Path, tmp_path: Path) -> None:
-    write(copy, "own.csv")
+    write(copy, "lies.csv")
     with pytest.raises(InputError, match="holds a study of several concepts, and this file names one; choose another"):
         run_study(copy / "study.yaml")
     path = write(tmp_path / "one", TWO)

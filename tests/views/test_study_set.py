@@ -32,6 +32,9 @@ def cells_of(text: str) -> list[list[str]]:
 
 def test_the_report_shows_the_matrix_that_was_computed(together: Path, tmp_path: Path) -> None:
     text = ca.report(together, out=tmp_path / "page.html").read_text(encoding="utf-8")
+    shades = re.findall(r'<td class="n ?(\w*)(?: own)?"><b>(0\.\d+|1\.000)<', text)
+    assert len(shades) == 18
+    assert all((shade == "") == (abs(float(auroc) - 0.5) < 0.05) for shade, auroc in shades)
     page = Page(text)
     assert not page.open
     found = json.loads((together / "compare" / "cross_concepts.json").read_text())

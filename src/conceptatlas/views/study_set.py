@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 COMPARE = "compare"
 # A search that reaches this after Holm's correction is said to exceed chance.
 LEVEL = 0.05
+# An AUROC closer to ½ than this is not shaded.
+UNSHADED = 0.05
 
 FeatureLink = Callable[[str, dict[str, Any]], str]
 
@@ -173,7 +175,7 @@ def _matrix(found: StudySet, feature_link: FeatureLink) -> Section:
     lines = []
     for row in cross.features:
         own = [cells[row["concept"], row["slug"], row["feature_id"], name] for name in names]
-        above = [0.0 if cell["auroc"] is None else cell["auroc"] - 0.5 for cell in own]
+        above = [_above_chance(cell["auroc"]) for cell in own]
         lines.append(
             {"row": row, "href": feature_link(row["concept"], row), "cells": own, "heat": heat_levels(above, 0.5)}
         )
@@ -184,6 +186,11 @@ def _matrix(found: StudySet, feature_link: FeatureLink) -> Section:
         "feature follows most; its interval holds for all the others together.",
         body=render("matrix.html", lines=lines, heads=cross.concepts, picture=_picture(found)),
     )
+
+
+def _above_chance(auroc: float | None) -> float:
+    """Return how far an AUROC is from ½, for its shade; what is close to it has none."""
+    return 0.0 if auroc is None or abs(auroc - 0.5) < UNSHADED else auroc - 0.5
 
 
 def _picture(found: StudySet) -> Markup:
