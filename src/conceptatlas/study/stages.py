@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,6 @@ class Stage:
         name: What a study file calls it.
         folder: Where it writes, inside the folder of its concept (or of the study).
         reads: The stages whose artefacts it reads.
-        room: The room that does the work, as ``room:function`` (looked up late, for imports are heavy).
         run: Does it for the study of one concept (or for a whole study) with the stage's options.
         more: Options that ``run`` takes beside those of the function.
     """
@@ -29,15 +27,28 @@ class Stage:
     name: str
     folder: str
     reads: tuple[str, ...]
-    room: str
     run: Callable[[Study, Options], None]
     more: tuple[str, ...] = ()
 
     def function(self) -> Callable[..., Any]:
-        """Return the room's function."""
-        module, _, name = self.room.partition(":")
-        function: Callable[..., Any] = getattr(importlib.import_module(f"conceptatlas.{module}"), name)
-        return function
+        """Return the room's function that does the work (looked up late, for imports are heavy)."""
+        return _room_function(self.name)
+
+
+def _room_function(stage: str) -> Callable[..., Any]:
+    from conceptatlas import evidence, prompts, ranking, recording, views
+
+    functions: dict[str, Callable[..., Any]] = {
+        "record": recording.record,
+        "rank": ranking.rank,
+        "trace": views.trace,
+        "effect": views.effect,
+        "prompts": prompts.prompts,
+        "label": evidence.label_ranking,
+        "compare": views.compare_concepts,
+        "report": views.report,
+    }
+    return functions[stage]
 
 
 def stage_folder(study: Study, name: str) -> Path:
@@ -106,14 +117,14 @@ _REPORTED = ("record", "rank", "trace", "effect", "label", "prompts")
 STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (
-        Stage("record", "rec", (), "recording:record", _record),
-        Stage("rank", "rank", ("record",), "ranking:rank", _rank),
-        Stage("trace", "trace", ("record", "rank"), "views:trace", _trace),
-        Stage("effect", "effect", ("record", "rank"), "views:effect", _effect),
-        Stage("prompts", "prompts", ("record",), "prompts:prompts", _prompts),
-        Stage("label", "label", ("record", "rank"), "evidence:label_ranking", _label, ("dataset",)),
-        Stage("compare", "compare", ("rank",), "views:compare_concepts", _compare),
-        Stage("report", ".", _REPORTED, "views:report", _report),
+        Stage("record", "rec", (), _record),
+        Stage("rank", "rank", ("record",), _rank),
+        Stage("trace", "trace", ("record", "rank"), _trace),
+        Stage("effect", "effect", ("record", "rank"), _effect),
+        Stage("prompts", "prompts", ("record",), _prompts),
+        Stage("label", "label", ("record", "rank"), _label, ("dataset",)),
+        Stage("compare", "compare", ("rank",), _compare),
+        Stage("report", ".", _REPORTED, _report),
     )
 }
 # What is done for each concept (its report with no options: those are the study's), and what for several together.
