@@ -12,7 +12,16 @@ import pytest
 import torch
 
 from conceptatlas.evidence.edits import ablate, ablate_each, feature_activations, steer_each
-from conceptatlas.evidence.effects import BAR_FACTOR, MIN_RISE, Dose, Effect, TargetToken, choose_dose, shared_dose
+from conceptatlas.evidence.effects import (
+    BAR_FACTOR,
+    MIN_RISE,
+    Dose,
+    Effect,
+    TargetToken,
+    choose_dose,
+    effect_sentence,
+    shared_dose,
+)
 from conceptatlas.evidence.measuring import Items, Scene, measure_effect
 from conceptatlas.evidence.readout import LanguageOutputs, Readout, Shown, edited_text
 from conceptatlas.evidence.tensors import SAETensors
@@ -217,7 +226,9 @@ def test_a_clean_feature_is_accepted(scene: Scene) -> None:
     assert found.loss_rise < 0.5
     assert found.rise_low is not None
     assert 0 < found.rise_low < found.rise
-    assert found.verdict.startswith(f"It causes: {found.rise:+.2f} nats on 8 neutral hold-out items in 8 groups, 95%")
+    assert found.verdict.startswith(
+        f"It causes: {found.rise:+.2f} nats on 8 hold-out items of the lowest grade in 8 groups, 95%"
+    )
     assert f"Damage: KL {found.kl:.2f}" in found.verdict
 
 
@@ -284,6 +295,59 @@ def test_each_rule_alone_refuses(change: dict[str, float | None], words: str) ->
     assert words in found.missing[0]
     assert found.verdict.startswith("Not shown to cause: ")
     assert words in found.verdict
+
+
+@pytest.mark.parametrize(
+    ("change", "answer"),
+    [
+        ({}, "yes"),
+        ({"rise": 2.1, "rise_low": 1.9, "rise_high": 2.3}, "at the limit"),
+        ({"rise": 1.9, "rise_low": 1.7, "rise_high": 2.1}, "at the limit"),
+        ({"rise": 2.1, "rise_low": 2.0, "rise_high": 2.3}, "yes"),
+        ({"rise": 1.9, "rise_low": 1.85, "rise_high": 1.99}, "not shown"),
+        ({"rise": 2.1, "rise_low": 1.9, "rise_high": 2.3, "like_percentile": 50.0}, "not shown"),
+        ({"rise": 2.1, "rise_low": 1.9, "rise_high": 2.3, "loss_rise": 0.6}, "no clean effect"),
+        ({"rise": 2.1, "rise_low": -0.1, "rise_high": 4.3}, "not shown"),
+    ],
+)
+def test_a_rise_whose_interval_holds_the_limit_is_no_flat_yes(change: dict[str, float], answer: str) -> None:
+    found = replace(good(), random_features_p95=0.1, random_directions_p95=0.1, **change)  # type: ignore[arg-type]
+    assert found.answer == answer
+    heads = {
+        "yes": "It causes",
+        "at the limit": "At the limit",
+        "no clean effect": "No clean",
+        "not shown": "Not shown",
+    }
+    assert found.verdict.startswith(heads[answer])
+    assert ("The interval holds the 2 nats asked for." in found.verdict) == (answer == "at the limit")
+
+
+def test_the_first_feature_measured_is_said_in_a_sentence() -> None:
+    limit = replace(good(), rise=2.1, rise_low=1.9, rise_high=2.3, random_features_p95=0.1, random_directions_p95=0.1)
+    entries = [
+        {
+            "rank": rank,
+            "sae_id": "a/b",
+            "feature_id": 7,
+            "causal": one.causal,
+            "answer": one.answer,
+            "verdict": one.verdict,
+        }
+        for rank, one in enumerate((limit, good(), replace(good(), like_percentile=1.0)), start=1)
+    ]
+    assert effect_sentence({"targets": ["lie", "cheat"], "features": entries}) == (
+        "Steering with feature 7 of a/b (rank 1) makes the next tokens lie, cheat (together) likelier, at the limit of what "
+        "counts as an effect: +2.10 nats on 32 hold-out items of the lowest grade in 30 groups, 95% interval +1.90 to +2.30; "
+        "controls of the same norm reach 0.10 (95th percentile); percentile 99 among 200 tokens of like probability. The "
+        "interval holds the 2 nats asked for. Damage: KL 1.20, over the other tokens 0.40, loss on neutral text +0.10 nats "
+        "per "
+        "token. Of 3 features measured: 1 clear, 1 at the limit, 1 not shown."
+    )
+    earlier = {"rank": 1, "sae_id": "a/b", "feature_id": 7, "causal": False, "verdict": "It detects."}
+    assert effect_sentence({"targets": ["lie"], "features": [earlier]}) == (
+        "Steering with feature 7 of a/b (rank 1) is not shown to make the next tokens lie likelier: It detects."
+    )
 
 
 @pytest.mark.parametrize(

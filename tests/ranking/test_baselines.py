@@ -245,6 +245,12 @@ def test_every_baseline_of_a_recording(tmp_path):
     sparse = {b["k"]: b for b in ranking.baselines if b["baseline"] == "k_sparse" and b["layer"] == 0}
     assert list(sparse) == [1, 2, 5, 10, 20]
     assert sparse[1]["auroc_holdout"] == pytest.approx(ranking.features["auroc_holdout"][0], abs=1e-9)
+    first = ranking.features.row(0, named=True)
+    assert (sparse[1]["slug"], sparse[1]["feature_id"]) == (first["slug"], first["feature_id"])
+    assert all(sparse[k]["feature_id"] is None for k in (2, 5, 10, 20))
+    against = {entry["k"] for entry in ranking.comparisons if entry["baseline"] == "k_sparse"}
+    assert 1 not in against
+    assert len(against) == 1
     noise = next(b for b in ranking.baselines if b["baseline"] == "k_sparse" and b["layer"] == 1)
     assert noise["auroc_discovery"] < 0.75
 

@@ -57,6 +57,37 @@ def test_an_equal_score_cannot_be_told_apart():
     assert found[0].difference == 0
 
 
+def test_baselines_as_strong_as_the_strongest_are_tied():
+    """Tied by the paired test on the hold-out: the equal one is, the weak one and the control are not."""
+    rng = np.random.default_rng(3)
+    here = contest(300, rng)
+    strong = noisy(here, rng, 3)
+    rivals = [
+        here.entry("logistic", "logistic probe", strong, 0.95),
+        here.entry("difference_of_means", "difference of means", strong + rng.normal(0, 0.1, 300), 0.94),
+        here.entry("length", "sentence length", noisy(here, rng, 0), 0.55),
+        here.entry("random_directions", "random directions", strong, 0.9),
+    ]
+    found = compare(noisy(here, rng, 1), rivals, here)
+    assert {c.baseline: (c.strongest, c.tied) for c in found} == {
+        "logistic": (True, False),
+        "difference_of_means": (False, True),
+        "length": (False, False),
+        "random_directions": (False, False),
+    }
+
+
+def test_a_probe_that_is_the_feature_itself_is_compared_with_nothing():
+    rng = np.random.default_rng(4)
+    here = contest(200, rng)
+    best = noisy(here, rng, 1)
+    one = here.entry("k_sparse", "k-sparse probe, k = 1", best, 0.9, k=1, slug="s", feature_id=7)
+    two = here.entry("k_sparse", "k-sparse probe, k = 2", noisy(here, rng, 1), 0.8, k=2)
+    assert [c.k for c in compare(best, [one, two], here)] == [1]
+    assert [c.k for c in compare(best, [one, two], here, best=("s", 7))] == [2]
+    assert [c.k for c in compare(best, [one, two], here, best=("s", 8))] == [1]
+
+
 def test_words():
     assert relation(0.2, 0.01) == BEATS
     assert relation(-0.2, 0.05) == FALLS_SHORT

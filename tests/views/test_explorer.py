@@ -19,6 +19,7 @@ from fastapi.testclient import TestClient
 from conceptatlas.base.errors import InputError
 from conceptatlas.evidence import FeatureRef
 from conceptatlas.ranking import Ranking
+from conceptatlas.ranking.legends import legend, legend_lines
 from conceptatlas.views.explorer import Library, NetworkPolicy, create_app
 from conceptatlas.views.explorer.live import Steered, Tried
 from conceptatlas.views.explorer.server import free_port
@@ -204,14 +205,24 @@ def test_the_counts_are_the_same_in_the_explorer_the_report_and_the_terminal(cli
     table = Page(client.get("/s/study/features").text).text
     head = Page(client.get("/s/study/").text).text
     shown = " ".join(invoke("show", folder / "rank").stdout.split())
+    found = ranking.facts["n_discovery"]
+    beyond, ends = ranking.facts["counts"]["beyond_chance"], sum(ranking.facts["holdout_items"][g] for g in "03")
     assert [words for _, words in ranking.counted()] == [
-        "features searched", "fire somewhere", "fire in the rows scored (final)", "tested (active on enough items)",
-        "exceed chance", "pass the classic filters",
+        "features searched", "fire on some recorded row", "fire in the rows scored (final) of the 120 items",
+        f"tested for q: active on 5 or more of the {found} discovery items",
+        f"exceed chance on the {found} discovery items (p_max ≤ 0.05)",
+        f"of those {beyond} hold on the {ends} held-out items of grades 3 and 0",
+        f"pass the classic filters on the {found} discovery items",
     ]  # fmt: skip
     for count, words in ranking.counted():
         assert f"{count:,} {words}" in table
         assert f"{count:,} {words}" in shown
         assert f"{count:,}{words}" in head  # a tile: the figure, then the words
+    for line in legend_lines(ranking):
+        assert line in head
+        assert line in table
+    for name, said in legend(ranking).items():
+        assert f"{name}: {said}." in shown
 
 
 def test_features_are_found_by_their_labels(folder: Path) -> None:

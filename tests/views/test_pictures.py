@@ -312,6 +312,6 @@ def test_a_feature_that_falls_is_counted_in_its_own_direction(study: Path) -> No
         )
     )
     opened.ranking.features = turned_round
-    said = " ".join(headline_of(opened).sentences)
+    said = " ".join(sentence.text for sentence in headline_of(opened).sentences)
     assert "which falls with the concept" in said
     assert "AUROC 0.800 (95% interval 0.70–0.85)" in said

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from markupsafe import escape
 
 import conceptatlas as ca
 from conceptatlas.base.errors import InputError
@@ -151,15 +152,15 @@ def test_the_summary_stands_on_top_word_for_word(study: Path, tmp_path: Path) ->
     ranking = ca.Ranking.open(study / "rank")
     text, page = page_of(study, tmp_path)
     said = ranking.summary()
-    assert [sentence.kind for sentence in said][:2] == ["chance", "best"]
+    assert [sentence.kind for sentence in said][:3] == ["chance", "holds", "best"]
     for sentence in said:
         assert sentence.text in page.text
-    assert f"<b>{said[0].text}</b>" in text
+    assert f"<b>{escape(said[0].text)}</b>" in text
     shown = " ".join(invoke("show", study / "rank").stdout.split())
     assert all(sentence.text in shown for sentence in said)
 
 
-def test_cautions_stand_in_a_list_and_as_marks(study: Path, tmp_path: Path) -> None:
+def test_cautions_stand_in_a_list_and_as_marks(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Warnings of the run, and a best feature that is dense, confounded and unstable."""
     shutil.copytree(study, tmp_path / "s")
     path = tmp_path / "s/rank/ranked_features.csv"
@@ -175,8 +176,22 @@ def test_cautions_stand_in_a_list_and_as_marks(study: Path, tmp_path: Path) -> N
     (tmp_path / "s/rank/run.json").write_text(json.dumps(run | {"warnings": ["Grade 2 has no item."]}))
     text, _ = page_of(tmp_path / "s", tmp_path)
     cautions = Page(re.search(r'<div class="cautions">.*?</div>', text, re.DOTALL).group()).text
-    for words in ("Grade 2 has no item.", "dense (active on 80% of the rows)", "is confounded", "comes back in 10%"):
+    for words in (
+        "Grade 2 has no item.",
+        "dense: active on 80% of the recorded rows",
+        "is confounded",
+        "comes back in 10%",
+    ):
         assert words in cautions
+    shown = invoke("show", tmp_path / "s/rank").stdout
+    assert "UNSTABLE: it comes back in 10%" in shown
+    assert shown.count("! The best feature is") == 3
+    monkeypatch.setenv("COLUMNS", "200")
+    assert "dense, confounded, unstable" in invoke("show", tmp_path / "s/rank").stdout
+    assert "unstable: comes back in fewer than 50% of the random re-splits" in shown
+    assert "unstable: comes back in fewer than 50% of the random re-splits" in Page(text).text
+    card = re.search(r'<details class="feature" id="feature-1".*?</summary>', text, re.DOTALL).group()
+    assert [mark in Page(card).text for mark in ("dense", "confounded", "unstable")] == [True] * 3
     row = re.search(r"<tr><td class=\"n\">1</td>.*?</tr>", text, re.DOTALL).group()
     assert [mark in Page(row).text for mark in ("dense", "confounded", "unstable")] == [True] * 3
 
@@ -186,13 +201,17 @@ def test_noise_is_shown_as_noise(noise_study: Path, tmp_path: Path) -> None:
     _, page = page_of(noise_study, tmp_path)
     head = page.text.split("Ranked features")[0]
     assert "Nothing here exceeds chance: in " in head
-    assert "0exceed chance" in head  # the tile
+    assert "0exceed chance on the " in head  # the tile
+    assert "hold on the" not in head
     assert "AUROC" not in head
     assert "tells grade" not in page.text
     assert "None of them exceeds chance." in page.text
+    assert "best feature against" not in page.text
+    assert "The first feature of the table against each baseline" in page.text
     shown = invoke("show", noise_study / "rank").stdout
     assert shown.startswith("Nothing here exceeds chance")
     assert "tells grade" not in shown
+    assert "best feature" not in shown.lower()
 
 
 def test_grades_are_named_as_they_are_in_the_data(tmp_path: Path) -> None:

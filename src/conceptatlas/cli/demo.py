@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from conceptatlas.base.console import note, say
-
-if TYPE_CHECKING:
-    from conceptatlas.recording import Recording
 
 
 def register(app: typer.Typer) -> None:
@@ -33,28 +30,8 @@ def demo(
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from conceptatlas.cli.show import print_ranking
     from conceptatlas.ranking import Ranking
-    from conceptatlas.recording import Recording
     from conceptatlas.study import demo_study, run_study
 
     result = run_study(demo_study(out, trait), report_stage=lambda name, state: note(f"{name}: {state}"))
     print_ranking(Ranking.open(result.folder / "rank"), top=top)
-    say(truth(Recording.open(result.folder / "rec")))
     say(f"Report: {result.folder / 'report.html'}")
-
-
-def truth(recording: Recording) -> str:
-    """Return what the true degrees reach on the hold-out: the most that a method can be expected to."""
-    import numpy as np
-
-    from conceptatlas.concepts import holdout_mask
-    from conceptatlas.statistics import auroc, concordance
-
-    items = recording.items
-    grades, degrees = items["label"].to_numpy(), items["degree"].cast(float).to_numpy()
-    held = holdout_mask(grades, items["split_hash"].to_numpy(), split=items["split"].to_list())
-    ends = held & np.isin(grades, (grades.min(), grades.max()))
-    return (
-        "The truth (the degrees, to which the graders' errors were added) has a held-out concordance of "
-        f"{concordance(degrees[held], grades[held]).concordance:.3f} and an AUROC of "
-        f"{auroc(degrees[ends], grades[ends] == grades.max()):.3f}: no method can be expected to do better."
-    )

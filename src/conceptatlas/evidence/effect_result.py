@@ -23,6 +23,7 @@ CSV_COLUMNS = (
     "random_features_p95", "random_directions_p95", "bar", "causal", "difference_of_means_rise", "direct_rise", "kl",
     "ablation_change", "ablation_random", "promoted", "suppressed", "rise_low", "rise_high", "n_items", "n_groups",
     "like_percentile", "n_like", "kl_other", "kl_random_directions", "loss", "loss_rise", "reasons",
+    "answer",
 )  # fmt: skip
 
 
@@ -54,6 +55,7 @@ class FeatureEffect:
             **asdict(effect),
             "bar": effect.bar,
             "causal": effect.causal,
+            "answer": effect.answer,
             "verdict": effect.verdict,
             "reasons": [*effect.missing, *effect.damage],
             "generated": self.generated,

@@ -10,12 +10,15 @@ A feature is called causal where, on hold-out items, all of this holds:
    a direction that lifts every rare token causes nothing in particular;
 5. the *damage* stays within bounds: KL(unedited ‖ edited) over the tokens that are no targets at most ``MAX_KL_OTHER``
    nats, and the loss on neutral text at most ``MAX_LOSS_RISE`` nats per token higher.
+
+Where the interval of rule 3 holds ``MIN_RISE`` itself, rule 1 hangs on the items drawn: that is called *at the limit*.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +33,9 @@ MIN_PERCENTILE = 95.0
 MAX_LOSS_RISE = 0.5
 # Where the next token is read, one nat: the probabilities of all other tokens may change by a factor of e on average.
 MAX_KL_OTHER = 1.0
+
+Answer = Literal["yes", "at the limit", "no clean effect", "not shown"]
+_TOO_SMALL = f"the targets rise by less than {MIN_RISE:g} nats"
 
 
 @dataclass(frozen=True)
@@ -152,7 +158,7 @@ class Effect:
         """What speaks against a causal effect, damage aside; empty where nothing does."""
         found = []
         if self.rise < MIN_RISE:
-            found.append(f"the targets rise by less than {MIN_RISE:g} nats")
+            found.append(_TOO_SMALL)
         if self.rise < BAR_FACTOR * self.bar:
             found.append(f"controls of the same norm reach {self.bar:.2f} nats")
         if self.rise_low is None:
@@ -176,19 +182,37 @@ class Effect:
         return not self.missing and not self.damage
 
     @property
+    def at_limit(self) -> bool:
+        """Whether the interval of the rise holds ``MIN_RISE``: on other items the rise might be on the other side of it."""
+        return self.rise_low is not None and self.rise_high is not None and self.rise_low < MIN_RISE <= self.rise_high
+
+    @property
+    def answer(self) -> Answer:
+        """Whether it causes, in a word: a rise ``at the limit`` is neither a yes nor a no."""
+        missing = [reason for reason in self.missing if not (self.at_limit and reason == _TOO_SMALL)]
+        if missing:
+            return "not shown"
+        if self.damage:
+            return "no clean effect"
+        return "at the limit" if self.at_limit else "yes"
+
+    @property
     def verdict(self) -> str:
         """The finding in one or two sentences, with items, uncertainty, controls and damage."""
         interval = "" if self.rise_low is None else f", 95% interval {self.rise_low:+.2f} to {self.rise_high:+.2f}"
+        place = "unknown" if self.like_percentile is None else f"{self.like_percentile:.0f}"
         said = (
-            f"{self.rise:+.2f} nats on {self.n_items} neutral hold-out items in {self.n_groups} groups{interval}; controls "
-            f"reach {self.bar:.2f}; percentile among tokens of like probability "
-            f"{'unknown' if self.like_percentile is None else f'{self.like_percentile:.0f}'}"
+            f"{self.rise:+.2f} nats on {self.n_items} hold-out items of the lowest grade in {self.n_groups} groups{interval}; "
+            f"controls of the same norm reach {self.bar:.2f} (95th percentile); percentile {place} among {self.n_like} tokens "
+            "of like probability"
         )
         loss = "" if self.loss_rise is None else f", loss on neutral text {self.loss_rise:+.2f} nats per token"
         cost = f"Damage: KL {self.kl:.2f}, over the other tokens {self.kl_other:.2f}{loss}."
-        if self.causal:
+        if self.answer == "yes":
             return f"It causes: {said}. {cost}"
-        if not self.missing:
+        if self.answer == "at the limit":
+            return f"At the limit: {said}. The interval holds the {MIN_RISE:g} nats asked for. {cost}"
+        if self.answer == "no clean effect":
             return f"No clean effect: {said}; but {' and '.join(self.damage)}. {cost}"
         return f"Not shown to cause: {'; '.join([*self.missing, *self.damage])}. {said}. {cost}"
 
@@ -201,6 +225,38 @@ def damage(kl_other: float | None, loss_rise: float | None) -> list[str]:
     if loss_rise is not None and loss_rise > MAX_LOSS_RISE:
         found.append(f"the loss on neutral text rises by more than {MAX_LOSS_RISE:g} nats per token")
     return found
+
+
+def effect_sentence(found: Mapping[str, Any]) -> str:
+    """Return what the first feature measured causes, in the words of its verdict, and how the others fare.
+
+    Args:
+        found: The content of ``effects.json``, with a feature at least.
+    """
+    first, features = found["features"][0], found["features"]
+    who = f"Steering with feature {first['feature_id']} of {first['sae_id']} (rank {first['rank']})"
+    words = {
+        "yes": "makes {} likelier",
+        "at the limit": "makes {} likelier, at the limit of what counts as an effect",
+        "no clean effect": "makes {} likelier, but not without damage",
+        "not shown": "is not shown to make {} likelier",
+    }
+    answers = [answer_of(entry) for entry in features]
+    together = " (together)" if len(found["targets"]) > 1 else ""
+    does = words[answers[0]].format(f"the next tokens {', '.join(found['targets'])}{together}")
+    text = f"{who} {does}: {first['verdict'].partition(': ')[2] or first['verdict']}"
+    if len(features) > 1:
+        counted = ", ".join(
+            f"{answers.count(name)} {'clear' if name == 'yes' else name}" for name in words if name in answers
+        )
+        text += f" Of {len(features)} features measured: {counted}."
+    return text
+
+
+def answer_of(entry: Mapping[str, Any]) -> Answer:
+    """Return the answer of an entry of ``effects.json``; of one that an earlier version wrote, from its bare yes or no."""
+    answer: Answer | None = entry.get("answer")
+    return answer or ("yes" if entry["causal"] else "not shown")
 
 
 def like_density(density_F: npt.NDArray[np.float64], feature: int, n: int, rng: np.random.Generator) -> list[int]:

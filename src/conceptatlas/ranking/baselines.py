@@ -25,6 +25,9 @@ PENALTIES = (0.001, 0.01, 0.1, 1.0)
 # Scores are rounded to so many digits below the largest: what is a tie in exact arithmetic stays one on every processor.
 _DIGITS = 9
 
+# Baselines in which nothing is fitted, so that their AUROC on discovery is not cross-validated.
+NOT_FITTED = ("random_directions", "length")
+
 # (training features, training class, features to score) → scores of the latter
 Fit = Callable[[npt.NDArray[np.floating], npt.NDArray[np.bool_], npt.NDArray[np.floating]], F64]
 
@@ -62,6 +65,10 @@ class Baseline:
     """How many random draws there were; the figures are those of the draw with the median hold-out AUROC."""
     draws_min: float | None = None
     draws_max: float | None = None
+    slug: str | None = None
+    """Where it reads one feature alone (k-sparse, k = 1): the slug of that feature's SAE."""
+    feature_id: int | None = None
+    """Likewise, the feature's index."""
     scores: F64 | None = field(default=None, repr=False, compare=False)
     """The score of every item, float64 [N], for paired comparisons; never written."""
 

@@ -14,6 +14,8 @@ from conceptatlas.statistics import auroc, holm, paired_difference
 
 LEVEL = 0.05
 CONTROL = "random_directions"
+FeatureKey = tuple[str, int]
+"""The slug of a feature's SAE, and its index."""
 BEATS, FALLS_SHORT, SAME = "beats", "falls short of", "cannot be told apart from"
 
 
@@ -43,17 +45,23 @@ class Comparison:
     """Whether this baseline has the highest AUROC on discovery (never chosen on the hold-out; not the control)."""
     control: bool
     """Whether this is the control, random directions."""
+    tied: bool
+    """Whether the strongest baseline cannot be told apart from this one, by the same test (Holm over the others)."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the entry as it stands in ``comparisons.json``."""
         return asdict(self)
 
 
-def representatives(baselines: Sequence[Baseline]) -> list[Baseline]:
-    """Return one comparable baseline of each kind: its best on discovery (site and k), in the order of the kinds."""
+def representatives(baselines: Sequence[Baseline], *, but: FeatureKey | None = None) -> list[Baseline]:
+    """Return one comparable baseline of each kind: its best on discovery (site and k), in the order of the kinds.
+
+    What reads the feature ``but`` alone is left out: it is that feature under another name.
+    """
     best: dict[str, Baseline] = {}
     for entry in baselines:
-        if not entry.comparable or entry.scores is None:
+        same = but is not None and (entry.slug, entry.feature_id) == but
+        if same or not entry.comparable or entry.scores is None:
             continue
         have = best.get(entry.baseline)
         if have is None or _discovery(entry) > _discovery(have):
@@ -71,7 +79,9 @@ def _discovery(entry: Baseline) -> float:
     return -1.0 if entry.auroc_discovery is None else entry.auroc_discovery
 
 
-def compare(best_scores: F64, baselines: Sequence[Baseline], contest: Contest) -> list[Comparison]:
+def compare(
+    best_scores: F64, baselines: Sequence[Baseline], contest: Contest, *, best: FeatureKey | None = None
+) -> list[Comparison]:
     """Compare the best feature with each kind of baseline, paired on the hold-out items of the two grades, by group.
 
     Args:
@@ -79,6 +89,7 @@ def compare(best_scores: F64, baselines: Sequence[Baseline], contest: Contest) -
             with its sign turned), float64 [N].
         baselines: All baselines; those that are not comparable are left out.
         contest: The items.
+        best: Which feature it is; a baseline that reads it alone (k-sparse, k = 1) is compared with nothing.
 
     Returns:
         One entry for each kind, the strongest first, then by AUROC on discovery; nothing where the hold-out lacks a grade.
@@ -87,12 +98,15 @@ def compare(best_scores: F64, baselines: Sequence[Baseline], contest: Contest) -
     is_high, groups = contest.is_high[test], contest.design.groups[test]
     if not is_high.any() or is_high.all():
         return []
-    rivals = sorted(representatives(baselines), key=lambda entry: (entry.baseline == CONTROL, -_discovery(entry)))
+    rivals = sorted(
+        representatives(baselines, but=best), key=lambda entry: (entry.baseline == CONTROL, -_discovery(entry))
+    )
     strongest = strongest_of(rivals)
     own = best_scores[test]
     scores = [entry.scores[test] for entry in rivals if entry.scores is not None]
     found = [paired_difference(own, theirs, is_high, groups) for theirs in scores]
     adjusted = holm([difference.p_value for difference in found])
+    tied = _tied_with(strongest, rivals, contest)
     return [
         Comparison(
             entry.baseline,
@@ -106,9 +120,28 @@ def compare(best_scores: F64, baselines: Sequence[Baseline], contest: Contest) -
             relation(difference.difference, float(p_holm)),
             entry is strongest,
             entry.baseline == CONTROL,
+            id(entry) in tied,
         )
         for entry, theirs, difference, p_holm in zip(rivals, scores, found, adjusted, strict=True)
     ]
+
+
+def _tied_with(strongest: Baseline | None, rivals: Sequence[Baseline], contest: Contest) -> set[int]:
+    """Return which rivals (by ``id``) the strongest cannot be told apart from, on the same items; not the control."""
+    others = [entry for entry in rivals if entry is not strongest and entry.baseline != CONTROL]
+    if strongest is None or strongest.scores is None or not others:
+        return set()
+    test = contest.test
+    is_high, groups = contest.is_high[test], contest.design.groups[test]
+    own = strongest.scores[test]
+    scores = [entry.scores[test] for entry in others if entry.scores is not None]
+    found = [paired_difference(own, theirs, is_high, groups) for theirs in scores]
+    adjusted = holm([difference.p_value for difference in found])
+    return {
+        id(entry)
+        for entry, difference, p_holm in zip(others, found, adjusted, strict=True)
+        if relation(difference.difference, float(p_holm)) == SAME
+    }
 
 
 def relation(difference: float, p_holm: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from conceptatlas.base.errors import InputError
 from conceptatlas.base.files import atomic_file, ensure_folder, read_json, write_json
 from conceptatlas.base.provenance import RUN_FILE, write_run
 from conceptatlas.ranking.figures import Figures
+from conceptatlas.ranking.legends import CROSS_VALIDATED, is_cross_validated, legend_lines
+from conceptatlas.ranking.rank_null import MIN_ACTIVE
 from conceptatlas.ranking.sets import set_table
-from conceptatlas.ranking.summary import Sentence, summarise
+from conceptatlas.ranking.summary import SAME_FEATURE, SIGNIFICANT, Sentence, is_first, summarise
 from conceptatlas.ranking.tables import RANKED_COLUMNS
 
 RANKED_FILE = "ranked_features.csv"
@@ -34,6 +37,16 @@ SHOWN = (
     "rank", "layer", "average_l0", "feature_id", "interpretability_score", "pearson_corr", "auroc", "auroc_holdout",
     "auroc_holdout_low", "auroc_holdout_high", "tpr_holdout", "fpr_holdout", "p_max", "q_value", "sae_id",
 )  # fmt: skip
+BASELINE_SHOWN = (
+    "name",
+    "site",
+    "auroc_holdout",
+    "low",
+    "high",
+    "concordance_holdout",
+    "concordance_low",
+    "concordance_high",
+)
 
 
 class Ranking(Figures):
@@ -123,26 +136,32 @@ class Ranking(Figures):
         facts = self.facts
         counts = ", ".join(f"{count:,} {words}" for count, words in self.counted())
         return (
-            f"{facts['concept']}: {facts['n_saes']} SAEs, {counts}; {facts['n_discovery']} items for discovery, "
-            f"{facts['n_holdout']} held out."
+            f"{facts['concept']}: {facts['n_discovery']:,} items for discovery, {facts['n_holdout']:,} held out; "
+            f"{facts['n_saes']} SAEs, {counts}."
         )
 
     def counted(self) -> list[tuple[int, str]]:
-        """Return the features searched, firing, tested, beyond chance and passing: (count, words), the same everywhere."""
+        """Return the features searched, firing, tested, beyond chance, holding and passing: (count, words with the items)."""
         facts, counts = self.facts, self.facts["counts"]
         chosen = ", chosen by cross-validation" if facts.get("pool_chosen") else ""
         pool = str(facts["pool"])
         pool += " without attention sinks" if facts["options"].get("without_sinks") else ""
+        discovery = f"{facts['n_discovery']:,} discovery items"
+        low, high = facts["grades"]
+        ends = sum(facts["holdout_items"].get(str(grade), 0) for grade in (low, high))
         words = {
             "searched": "features searched",
-            "fired": "fire somewhere",
-            "fired_where_scored": f"fire in the rows scored ({pool}{chosen})",
-            "tested": "tested (active on enough items)",
-            "beyond_chance": "exceed chance",
-            "passed": "pass the classic filters",
+            "fired": "fire on some recorded row",
+            "fired_where_scored": f"fire in the rows scored ({pool}{chosen}) of the {facts['n_items']:,} items",
+            "tested": f"tested for q: active on {MIN_ACTIVE} or more of the {discovery}",
+            "beyond_chance": f"exceed chance on the {discovery} (p_max ≤ {SIGNIFICANT:g})",
+            "holds": f"of those {counts.get('held_of', 0):,} hold on the {ends:,} held-out items of grades {high} and {low}",
+            "passed": f"pass the classic filters on the {discovery}",
         }
         if not self.null.get("permutations"):
             del words["beyond_chance"]
+        if not counts.get("held_of"):
+            del words["holds"]
         return [(int(counts[name]), said) for name, said in words.items()]
 
     def explore(self, *, port: int = 0) -> Any:
@@ -157,14 +176,18 @@ class Ranking(Figures):
         return f"Ranking({self.head_line()})"
 
     def _repr_html_(self) -> str:
-        """Return the notebook display: baselines pinned on top of the best features."""
+        """Return the notebook display: what it says, the baselines, the best of each family, and what the columns mean."""
         table = self.top(10).select(SHOWN)
         parts = [f"<p>{html.escape(sentence.text)}</p>" for sentence in self.summary()]
         parts.append(f"<p>{html.escape(self.head_line())}</p>")
         if self.baselines:
-            best = best_baselines(self.baselines)
-            parts.append(html_table(pl.DataFrame(best, infer_schema_length=None)))
+            rows = [
+                [*map(_text, map(one.get, BASELINE_SHOWN)), _discovery(self, one)]
+                for one in best_baselines(self.baselines)
+            ]
+            parts.append(html_table(pl.DataFrame(rows, schema=[*BASELINE_SHOWN, "auroc_discovery"], orient="row")))
         parts.append(html_table(table))
+        parts += [f"<p>{html.escape(line)}</p>" for line in legend_lines(self)]
         return "".join(parts)
 
 
@@ -176,6 +199,12 @@ def best_baselines(baselines: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if name not in best or _or_zero(entry["auroc_discovery"]) > _or_zero(best[name]["auroc_discovery"]):
             best[name] = entry
     return list(best.values())
+
+
+def _discovery(ranking: Ranking, entry: Mapping[str, Any]) -> str:
+    """Return a baseline's AUROC on discovery, marked where it is cross-validated, and whether it is the first feature."""
+    words = _text(entry["auroc_discovery"]) + (CROSS_VALIDATED if is_cross_validated(entry) else "")
+    return f"{words} ({SAME_FEATURE})" if is_first(ranking, entry) else words
 
 
 def _or_zero(value: float | None) -> float:

@@ -15,7 +15,6 @@ import numpy.typing as npt
 import polars as pl
 
 from conceptatlas.base.files import ensure_folder
-from conceptatlas.concepts import data_column
 from conceptatlas.ranking.baselines import Baseline, Contest
 from conceptatlas.ranking.columns import POOLS, ItemColumns
 from conceptatlas.ranking.comparisons import compare
@@ -24,10 +23,11 @@ from conceptatlas.ranking.efficiency import label_efficiency
 from conceptatlas.ranking.every_baseline import Baselines, all_baselines
 from conceptatlas.ranking.examples import feature_examples
 from conceptatlas.ranking.families import decoder_cosines, describe, group, within_grade_correlation
+from conceptatlas.ranking.holding import beyond_chance
 from conceptatlas.ranking.joined import check_same
 from conceptatlas.ranking.judged import Judge, with_judged
 from conceptatlas.ranking.null import permute
-from conceptatlas.ranking.options import AUTO, DEFAULT_STRATA, RankOptions
+from conceptatlas.ranking.options import AUTO, RankOptions
 from conceptatlas.ranking.pooling import cross_validated
 from conceptatlas.ranking.result import Ranking
 from conceptatlas.ranking.scoring import score_columns
@@ -35,15 +35,10 @@ from conceptatlas.ranking.search import DENSE, Found, Source, gather, search, ta
 from conceptatlas.ranking.sets import feature_sets
 from conceptatlas.ranking.sinks import sink_notes
 from conceptatlas.ranking.stability import RIVALS, rivals, stability
-from conceptatlas.ranking.strata import strata
-from conceptatlas.ranking.summary import SIGNIFICANT
-from conceptatlas.ranking.tables import (
-    Chance,
-    all_features,
-    holdout_figures,
-    ranked_features,
-)
+from conceptatlas.ranking.strata import strata, strata_column
+from conceptatlas.ranking.tables import Chance, all_features, holdout_figures, ranked_features
 from conceptatlas.ranking.text_baselines import bag_of_words_scores
+from conceptatlas.ranking.truth import truth_of
 from conceptatlas.recording import RecordedSAE, Recording
 from conceptatlas.statistics import benjamini_hochberg
 
@@ -213,7 +208,7 @@ class _Run:
                     {
                         "slug": row["slug"],
                         "feature_id": row["feature_id"],
-                        "site": site_of(self.recording, row["slug"]),
+                        "site": self.recording.sae(row["slug"]).site,
                     },
                     -scores[:, k] if row["direction"] == "down" else scores[:, k],
                 )
@@ -324,7 +319,8 @@ class _Run:
             return []
         scores = columns.select(np.zeros(1, np.int64)).dense(self.design.n_items)[:, 0].astype(np.float64)
         best = -scores if ranked["direction"][0] == "down" else scores
-        return [entry.as_dict() for entry in compare(best, baselines.entries, self.contest)]
+        key = (ranked["slug"][0], ranked["feature_id"][0])
+        return [entry.as_dict() for entry in compare(best, baselines.entries, self.contest, best=key)]
 
     def _sets(self, source: Source, baselines: Baselines) -> dict[str, Any]:
         if not baselines.strongest:
@@ -380,13 +376,14 @@ class _Run:
             "grades": [design.low, design.high],
             "holdout_items": self.design.holdout_items(),
             "holdout_groups": self.design.holdout_groups(),
+            "truth": truth_of(self.recording, self.contest),
             "counts": {
                 "searched": sum(self._asked(sae) for sae in self.recording.saes),
                 "fired": len(found.feature),
                 "fired_where_scored": found.n_scored,
                 "tested": int((~np.isnan(self.q_value)).sum()),
-                "beyond_chance": int((everything["p_max"] <= SIGNIFICANT).sum()),
                 "passed": int(found.kept.sum()),
+                **beyond_chance(source, found, design, everything["p_max"]),
             },
             "warnings": self.warnings,
             "seconds": self.seconds,
@@ -395,22 +392,6 @@ class _Run:
     def _asked(self, sae: RecordedSAE) -> int:
         asked = self.recording.manifest.options.features
         return sae.d_sae if asked is None else len(asked)
-
-
-def strata_column(items: pl.DataFrame, name: str | None) -> list[str | None] | None:
-    """Return the column of the strata; None where none is asked for, or the data lack the column asked for by default.
-
-    Raises:
-        InputError: The data lack a column that was named.
-    """
-    if name is None or (name == DEFAULT_STRATA and name not in items.columns):
-        return None
-    return data_column(items, name, option="--strata")
-
-
-def site_of(recording: Recording, slug: str) -> str:
-    """Return the site of an SAE of the recording."""
-    return recording.sae(slug).site
 
 
 def _filled(name: str, values: npt.NDArray[Any], height: int) -> pl.Series:

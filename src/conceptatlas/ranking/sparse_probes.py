@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
@@ -34,7 +36,9 @@ def k_sparse_probes(source: Source, contest: Contest, site: str, strongest: Stro
         standardised(c.dense(contest.design.n_items).astype(np.float64), f)
         for c, f in zip(columns, fitted, strict=True)
     ]
-    return [_k_sparse(contest, scores, fitted, site, source.pool, k) for k in SPARSITIES if k <= len(chosen[0])]
+    probes = [_k_sparse(contest, scores, fitted, site, source.pool, k) for k in SPARSITIES if k <= len(chosen[0])]
+    _, number, feature = chosen[0][0]
+    return [replace(probes[0], slug=source.recording.saes[number].slug, feature_id=feature), *probes[1:]]
 
 
 def _k_sparse(

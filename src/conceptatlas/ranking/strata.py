@@ -12,13 +12,27 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
+from conceptatlas.concepts import data_column
 from conceptatlas.ranking.design import Design
 from conceptatlas.ranking.kernels import F64
+from conceptatlas.ranking.options import DEFAULT_STRATA
 from conceptatlas.statistics import auroc_interval
 
 # At most so many values, the commonest: a column of free text would give a table that nobody can read.
 MAX_VALUES = 30
+
+
+def strata_column(items: pl.DataFrame, name: str | None) -> list[str | None] | None:
+    """Return the column of the strata; None where none is asked for, or the data lack the column asked for by default.
+
+    Raises:
+        InputError: The data lack a column that was named.
+    """
+    if name is None or (name == DEFAULT_STRATA and name not in items.columns):
+        return None
+    return data_column(items, name, option="--strata")
 
 
 def value_contrasts(

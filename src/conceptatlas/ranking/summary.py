@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+import polars as pl
+
+from conceptatlas.ranking.legends import held_items, marks_of, score_words, units
 from conceptatlas.ranking.strata import same_stratum, worst_stratum
 
 if TYPE_CHECKING:
@@ -19,10 +22,28 @@ if TYPE_CHECKING:
 SIGNIFICANT = 0.05
 # Fewer independent groups of a grade than this on the hold-out, and the summary says so.
 FEW_GROUPS = 10
-# A feature that comes back in fewer re-splits than this is called unstable.
-UNSTABLE = 0.5
+# What a baseline is called that reads the first feature of the table and nothing else.
+SAME_FEATURE = "the same feature as rank 1"
+# Baselines that a sentence names at most; the table has the rest.
+NAMED = 4
 
-Kind = Literal["chance", "best", "baselines", "strata", "judged", "set", "filters", "caution"]
+Kind = Literal[
+    "chance", "holds", "best", "baselines", "truth", "strata", "judged", "set", "effect", "filters", "caution"
+]
+# What a page writes beside the sentences of each kind.
+ABOUT: dict[Kind, str] = {
+    "chance": "chance",
+    "holds": "hold-out",
+    "best": "rank 1",
+    "baselines": "baselines",
+    "effect": "effect",
+    "truth": "truth",
+    "set": "feature set",
+    "strata": "strata",
+    "judged": "other data",
+    "filters": "filters",
+    "caution": "caution",
+}
 
 
 @dataclass(frozen=True)
@@ -31,6 +52,11 @@ class Sentence:
 
     kind: Kind
     text: str
+
+    @property
+    def about(self) -> str:
+        """What it is about, in a word or two."""
+        return ABOUT[self.kind]
 
 
 def rising(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -61,8 +87,9 @@ def summarise(ranking: Ranking) -> list[Sentence]:
             )
         ]
     best = rising(ranking.features.row(0, named=True))
-    out = [_chance(ranking), _best(ranking, best)]
+    out = [_chance(ranking), *_holds(ranking), _best(ranking, best)]
     out += _baselines(ranking)
+    out += _truth(ranking)
     out += _sets(ranking)
     out += _strata(ranking, best)
     out += _judged(ranking, best)
@@ -88,51 +115,80 @@ def exceeds_chance(ranking: Ranking) -> bool | None:
     return float(p_max) <= SIGNIFICANT  # type: ignore[arg-type]
 
 
+def first_feature(ranking: Ranking) -> str:
+    """Return what the first feature of the table may be called: the best only where it is a finding."""
+    return "the first feature of the table" if exceeds_chance(ranking) is False else "the best feature"
+
+
+def against_title(ranking: Ranking) -> str:
+    """Return the title of the table of comparisons."""
+    return f"{upper_first(first_feature(ranking))} against each baseline, on the same held-out items"
+
+
+def upper_first(text: str) -> str:
+    """Return a text with its first letter upper case."""
+    return text[0].upper() + text[1:]
+
+
 def shuffles(p_value: float, permutations: int) -> str:
     """Return a permutation p-value as what was counted: ``0 of 1,000 shuffles``."""
     return f"{round(p_value * (1 + permutations)) - 1:,} of {permutations:,} shuffles"
 
 
-def failed(fails: str | None) -> list[str]:
-    """Return the classic filters that a feature does not pass, by name: its column ``fails`` in short."""
-    names = {"means": "monotonic", "tpr": "TPR", "fpr": "FPR"}
-    heads = [part.split(" ")[0] for part in (fails or "").split("; ") if part]
-    return [names.get(head, head) for head in heads]
-
-
 def _chance(ranking: Ranking) -> Sentence:
-    count, searched = ranking.null.get("permutations", 0), ranking.facts["counts"]["searched"]
+    null, facts = ranking.null, ranking.facts
+    count, searched = null.get("permutations", 0), facts["counts"]["searched"]
     if not count:
         return Sentence("chance", "Chance was not judged, because no permutations were asked for (--permutations).")
     least = ranking.features["p_max"].min()
     assert isinstance(least, float)
-    units = _units(ranking.null)
-    floor = ranking.null.get("smallest_p", 0.0)
+    floor = null.get("smallest_p", 0.0)
     if floor > SIGNIFICANT:
         return Sentence(
             "chance",
-            f"Nothing here can be told from chance: the data allow so few different shuffles {units} that p cannot fall "
-            f"below {floor:.2f}; label more independent groups.",
+            f"Nothing here can be told from chance: the data allow so few different shuffles {units(null)} that p cannot "
+            f"fall below {floor:.2f}; label more independent groups.",
         )
+    on = f"the {facts['n_discovery']:,} discovery items"
+    what = f"the Pearson correlation of score ({score_words(facts)}) and grade on {on}"
+    reached = f"{_best_pearson(ranking):.2f}"
     if least > SIGNIFICANT:
         return Sentence(
             "chance",
-            f"Nothing here exceeds chance: in {shuffles(least, count)} {units}, some feature of the {searched:,} searched "
-            "follows the shuffled grades as well as the best one follows the real ones.",
+            f"Nothing here exceeds chance: in {shuffles(least, count)} {units(null)}, some feature of the {searched:,} "
+            f"searched follows the shuffled grades as well as the best one follows the real ones ({what}: {reached}; chance "
+            f"ends at {null['pearson_95']:.2f}, below which the best of all features stays in 95% of the shuffles).",
         )
-    more = ranking.facts["counts"]["beyond_chance"]
+    more = facts["counts"]["beyond_chance"]
     return Sentence(
         "chance",
         f"{more:,} of the {searched:,} features searched follow{'s' if more == 1 else ''} the grades more closely than "
-        f"chance explains: in {shuffles(least, count)} {units}, some feature does as well as the best one.",
+        f"chance explains: {what} exceeds {null['pearson_95']:.2f}, below which the best of all features stays in "
+        f"95% of the shuffles {units(null)}. The best one's {reached} is reached in {shuffles(least, count)}.",
     )
 
 
-def _units(null: Mapping[str, Any]) -> str:
-    """Say what was shuffled: ``of the grades over 120 items``."""
-    if " within " in null["permuted"]:
-        return f"of the grades among {null['n_units']:,} groups and within them"
-    return f"of the grades over {null['n_units']:,} {null['permuted']}"
+def _best_pearson(ranking: Ranking) -> float:
+    """Return the highest correlation of the table, each in the direction in which its feature is judged."""
+    sign = pl.when(pl.col("direction") == "down").then(-1.0).otherwise(1.0)
+    return float(ranking.features.select((sign * pl.col("pearson_corr")).max()).item())
+
+
+def _holds(ranking: Ranking) -> list[Sentence]:
+    """Say how many of the features beyond chance hold on the hold-out."""
+    counts = ranking.facts["counts"]
+    looked, holds = counts.get("held_of", 0), counts.get("holds", 0)
+    if not looked:
+        return []
+    low, high = ranking.facts["grades"]
+    which = f"Of these {looked:,}" if looked == counts["beyond_chance"] else f"Of the {looked:,} closest of these"
+    return [
+        Sentence(
+            "holds",
+            f"{which}, {holds:,} hold{'s' if holds == 1 else ''} on the hold-out: the 95% interval of the AUROC of grade "
+            f"{high} against grade {low}, on {held_items(ranking.facts)}, lies beyond 0.5 in the same direction.",
+        )
+    ]
 
 
 def _best(ranking: Ranking, best: Mapping[str, Any]) -> Sentence:
@@ -148,7 +204,7 @@ def _best(ranking: Ranking, best: Mapping[str, Any]) -> Sentence:
         )
     text = f"{named} tells grade {high} from grade {low} with AUROC {best['auroc_holdout']:.3f}"
     text += _interval(best["auroc_holdout_low"], best["auroc_holdout_high"])
-    text += f" on {_held_items(ranking)} that had no part in choosing it"
+    text += f" on {held_items(ranking.facts)} that had no part in choosing it"
     if by := ranking.facts["options"].get("holdout_by"):
         text += f" (whole values of {by} were held out)"
     if best["concordance_holdout"] is not None and len(ranking.facts["holdout_items"]) > 2:
@@ -161,32 +217,69 @@ def _interval(low: float | None, high: float | None) -> str:
     return "" if low is None or high is None else f" (95% interval {low:.2f}–{high:.2f})"
 
 
-def _held_items(ranking: Ranking) -> str:
-    items, groups = ranking.facts["holdout_items"], ranking.facts["holdout_groups"]
-    sides = []
-    for grade in reversed(ranking.facts["grades"]):
-        n_items, n_groups = items.get(str(grade), 0), groups.get(str(grade), 0)
-        in_groups = f" in {n_groups} groups" if n_groups < n_items else ""
-        sides.append(f"{n_items} of grade {grade}{in_groups}")
-    return f"held-out items ({', '.join(sides)})"
-
-
 def _baselines(ranking: Ranking) -> list[Sentence]:
     parts = []
     for entry in ranking.comparisons:
         if not entry["strongest"] and not entry["control"]:
             continue
-        role = "the strongest baseline, " if entry["strongest"] else "the control, "
+        role = "the strongest baseline on discovery, " if entry["strongest"] else "the control, "
         where = f" at {entry['site']}" if entry["site"] else ""
         parts.append(
-            f"{entry['relation']} {role}{entry['name']}{where} (AUROC {entry['auroc_baseline']:.3f} on the same items; "
-            f"difference {entry['difference']:+.3f}, 95% interval {entry['low']:+.2f} to {entry['high']:+.2f}, "
-            f"p = {entry['p_holm']:.2g} after Holm over {len(ranking.comparisons)} baselines)"
+            f"{entry['relation']} {role}{entry['name']}{where} ({_draws(ranking, entry)}AUROC {entry['auroc_baseline']:.3f} "
+            f"on the same items; difference {entry['difference']:+.3f}, 95% interval {entry['low']:+.2f} to "
+            f"{entry['high']:+.2f}, p = {entry['p_holm']:.2g} after Holm over {len(ranking.comparisons)} baselines)"
         )
     out = [Sentence("baselines", f"It {', and '.join(parts)}.")] if parts else []
+    out += _ties(ranking)
     reasons = {entry["why_not"] for entry in ranking.baselines if not entry.get("comparable", True)}
     out += [Sentence("caution", f"Some baselines are compared with nothing: {reason}.") for reason in sorted(reasons)]
     return out
+
+
+def _draws(ranking: Ranking, compared: Mapping[str, Any]) -> str:
+    """Say of which draws a random control is the middle one: ``median of 5 draws, 0.55 to 0.68; ``."""
+    for entry in ranking.baselines:
+        if (entry["name"], entry["site"] or "") == (compared["name"], compared["site"] or "") and entry.get("draws"):
+            return f"median of {entry['draws']} draws, {entry['draws_min']:.2f} to {entry['draws_max']:.2f}; "
+    return ""
+
+
+def _ties(ranking: Ranking) -> list[Sentence]:
+    """Say which baselines are as strong as the strongest, and which one is the best feature itself."""
+    parts = []
+    tied = [entry["name"] for entry in ranking.comparisons if entry.get("tied")]
+    if tied:
+        more = f"; and {len(tied) - NAMED} more" if len(tied) > NAMED else ""
+        parts.append(
+            f"The strongest baseline cannot be told apart, by the same test, from: {'; '.join(tied[:NAMED])}{more}."
+        )
+    same = [entry["name"] for entry in ranking.baselines if is_first(ranking, entry)]
+    if same and ranking.comparisons:
+        parts.append(f"Left out, because it reads the same feature and nothing else: {same[0]}.")
+    return [Sentence("baselines", " ".join(parts))] if parts else []
+
+
+def is_first(ranking: Ranking, entry: Mapping[str, Any]) -> bool:
+    """Return whether a baseline is the first feature of the table under another name (a k-sparse probe with k = 1)."""
+    if entry.get("feature_id") is None or not ranking.features.height:
+        return False
+    first = ranking.features.row(0, named=True)
+    return (entry["slug"], entry["feature_id"]) == (first["slug"], first["feature_id"])
+
+
+def _truth(ranking: Ranking) -> list[Sentence]:
+    """Say what the true degrees of the built-in sentences reach: the most that a method can be expected to."""
+    truth = ranking.facts.get("truth") or {}
+    if truth.get("auroc_holdout") is None:
+        return []
+    text = (
+        "The truth (the degree that each built-in sentence was made with, before the graders' errors were added) reaches "
+        f"AUROC {truth['auroc_holdout']:.3f}{_interval(truth['low'], truth['high'])}"
+    )
+    if truth["concordance_holdout"] is not None:
+        text += f" and concordance {truth['concordance_holdout']:.3f}"
+        text += _interval(truth["concordance_low"], truth["concordance_high"])
+    return [Sentence("truth", f"{text} on the same held-out items: no method can be expected to do better.")]
 
 
 def _strata(ranking: Ranking, best: Mapping[str, Any]) -> list[Sentence]:
@@ -195,16 +288,21 @@ def _strata(ranking: Ranking, best: Mapping[str, Any]) -> list[Sentence]:
     worst = worst_stratum(ranking.strata, **named)
     if worst is None:
         return []
-    figures = [
-        row["auroc"]
+    rows = [
+        row
         for row in ranking.strata["rows"]
         if row["comparison"] == "against" and all(row.get(key) == value for key, value in named.items())
     ]
-    values = len(figures)
+    figures, values = [row["auroc"] for row in rows], len(rows)
     low, high = worst["grades"]
     if values > 1 and min(figures) == max(figures):
-        text = f"Against the items of grade {low} by {ranking.strata['column']}, its AUROC is {worst['auroc']:.3f} for each"
-        return [Sentence("strata", f"{text} of the {values} values.")]
+        least = min(rows, key=lambda row: row["n_low"])
+        text = (
+            f"Against the items of grade {low} by {ranking.strata['column']}, its AUROC is {worst['auroc']:.3f} for each of "
+            f"the {values} values; the least of them has {least['n_low']} held-out item{'' if least['n_low'] == 1 else 's'}"
+            f"{_interval(least['low'], least['high'])}, against {least['n_high']} of grade {high}"
+        )
+        return [Sentence("strata", f"{text}.")]
     text = (
         f"Against the items of grade {low} by {ranking.strata['column']}, it does least well where that is "
         f"“{worst['value']}”: AUROC {worst['auroc']:.3f}{_interval(worst['low'], worst['high'])} on the "
@@ -293,16 +391,7 @@ def _cautions(ranking: Ranking, best: Mapping[str, Any]) -> list[str]:
             out.append(
                 f"The hold-out has only {' and '.join(few)} (independent groups): no figure on it is firm; label more items."
             )
-    if best["dense"]:
-        out.append(
-            f"The best feature is dense (active on {best['density']:.0%} of the rows): it seldom stands for one thing; "
-            "--without-dense leaves such features out."
-        )
-    if best["confounded"]:
-        out.append(
-            "The best feature is confounded: more than half of its correlation with the grade goes with sentence length, "
-            "token count and the words alone (bag of words)."
-        )
-    if best["comes_back"] is not None and best["comes_back"] < UNSTABLE:
-        out.append(f"The best feature is unstable: it comes back in {best['comes_back']:.0%} of the random re-splits.")
+    who = upper_first(first_feature(ranking))
+    hints = {"dense": "; --without-dense leaves such features out"}
+    out += [f"{who} is {mark}: {words}{hints.get(mark, '')}." for mark, words in marks_of(best) if mark != "falls"]
     return out + list(ranking.facts.get("warnings", []))

@@ -1,9 +1,11 @@
-"""What the top of every page says: the summary of the ranking, sentence by sentence, and what was searched in figures."""
+"""What the top of every page says: the summary of the study, sentence by sentence, and what was searched in figures."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from conceptatlas.evidence import effect_sentence
+from conceptatlas.ranking.summary import Sentence
 from conceptatlas.views.study_folder import Study
 
 
@@ -22,14 +24,14 @@ class Headline:
     Attributes:
         title: The concept.
         subtitle: The model.
-        sentences: The summary of the ranking, most important first, as the terminal prints it; plain text.
+        sentences: The summary of the study, most important first, as the terminal prints it.
         cautions: What a reader must know before believing the figures; plain text.
         tiles: Figures of what was searched.
     """
 
     title: str
     subtitle: str
-    sentences: tuple[str, ...]
+    sentences: tuple[Sentence, ...]
     cautions: tuple[str, ...]
     tiles: tuple[Tile, ...]
 
@@ -49,13 +51,23 @@ def _tiles(study: Study) -> tuple[Tile, ...]:
     tiles = []
     if study.recording is not None:
         held = int(study.holdout.sum())
-        tiles.append(Tile(f"{study.recording.n_items:,}", f"sentences, {held:,} of them held out"))
+        words = f"sentences: {study.recording.n_items - held:,} for discovery, {held:,} held out"
+        tiles.append(Tile(f"{study.recording.n_items:,}", words))
         saes = study.recording.saes
         layers = len({sae.layer for sae in saes})
         tiles.append(Tile(f"{len(saes):,}", f"SAEs on {layers} layer{'s' if layers != 1 else ''}"))
     if study.ranking is not None:
         tiles += [Tile(f"{count:,}", words) for count, words in study.ranking.counted()]
     return tuple(tiles)
+
+
+def summary_of(study: Study) -> list[Sentence]:
+    """Return what a study says: the summary of its ranking, and behind the baselines what its first feature causes."""
+    said = [] if study.ranking is None else study.ranking.summary()
+    if study.effects is None or not study.effects["features"]:
+        return said
+    first = sum(sentence.kind in ("chance", "holds", "best", "baselines") for sentence in said)
+    return [*said[:first], Sentence("effect", effect_sentence(study.effects)), *said[first:]]
 
 
 def headline_of(study: Study) -> Headline:
@@ -66,11 +78,11 @@ def headline_of(study: Study) -> Headline:
     else:
         info = recording.manifest
         subtitle = f"in {info.subject.id}, {info.subject.n_layers} layers"
-    said = [] if study.ranking is None else study.ranking.summary()
+    said = summary_of(study)
     return Headline(
         title=study.title,
         subtitle=subtitle,
-        sentences=tuple(sentence.text for sentence in said if sentence.kind != "caution"),
+        sentences=tuple(sentence for sentence in said if sentence.kind != "caution"),
         cautions=(*(sentence.text for sentence in said if sentence.kind == "caution"), *_suspects(study)),
         tiles=_tiles(study),
     )

@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from conceptatlas.ranking.summary import shuffles
+from conceptatlas.ranking.summary import shuffles, upper_first
 
 _HERE = Path(__file__).parent
 STATIC = _HERE / "static"
@@ -85,7 +85,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    env.filters.update(figure=figure, probability=probability, chance=chance, clipped=clipped)
+    env.filters.update(figure=figure, probability=probability, chance=chance, clipped=clipped, upper_first=upper_first)
     env.globals.update(interval=interval, heat_levels=heat_levels, zip=zip)
     return env
 

@@ -7,7 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from conceptatlas.ranking.legends import CROSS_VALIDATED, is_cross_validated
+from conceptatlas.ranking.summary import SAME_FEATURE, is_first
+
 if TYPE_CHECKING:
+    from conceptatlas.ranking import Ranking
     from conceptatlas.views.study_folder import Study
 
 
@@ -28,6 +32,8 @@ class Rival:
         why_not: Where it is not comparable: why.
         k: Features used, for k-sparse probes.
         draws: For a random control: of how many draws this is the middle one, and their range; empty for others.
+        mark: What stands behind ``auroc`` where it is cross-validated.
+        same: Where it is the first feature of the table under another name: that it is.
     """
 
     kind: str
@@ -45,6 +51,8 @@ class Rival:
     comparable: bool = True
     why_not: str = ""
     draws: str = ""
+    mark: str = ""
+    same: str = ""
 
 
 def _number(value: Any) -> float | None:
@@ -67,7 +75,7 @@ def best_of_each(rivals: list[Rival]) -> list[Rival]:
     return list(chosen.values())
 
 
-def _rival(entry: Mapping[str, Any]) -> Rival:
+def _rival(entry: Mapping[str, Any], ranking: Ranking) -> Rival:
     kind, layer, k = str(entry["baseline"]), entry.get("layer"), entry.get("k")
     return Rival(
         kind=kind,
@@ -85,6 +93,8 @@ def _rival(entry: Mapping[str, Any]) -> Rival:
         comparable=bool(entry.get("comparable", True)),
         why_not=str(entry.get("why_not") or ""),
         draws=_draws(entry),
+        mark=CROSS_VALIDATED if is_cross_validated(entry) else "",
+        same=SAME_FEATURE if is_first(ranking, entry) else "",
     )
 
 
@@ -98,4 +108,5 @@ def _draws(entry: Mapping[str, Any]) -> str:
 
 def rivals_of(study: Study) -> list[Rival]:
     """Return every baseline of the study's ranking (none where none was computed)."""
-    return [] if study.ranking is None else [_rival(entry) for entry in study.ranking.baselines]
+    ranking = study.ranking
+    return [] if ranking is None else [_rival(entry, ranking) for entry in ranking.baselines]

@@ -31,7 +31,13 @@ STAGES = ("rec", "rank", "trace", "effect", "probe", "label", "prompts", "images
 MANIFEST = "manifest.json"
 RANKED = "ranked_features.csv"
 LABELS = "feature_labels.json"
+EFFECTS = "effects.json"
 ALL_FEATURES = "all_features.parquet"
+# Effects measured by an earlier version lack these.
+_LATER_EFFECTS: dict[str, Any] = {
+    "rise_low": None, "rise_high": None, "n_items": None, "n_groups": None, "like_percentile": None, "n_like": 0,
+    "kl_other": None, "kl_random_directions": None, "loss": None, "loss_rise": None, "target_tokens": [], "reasons": [],
+}  # fmt: skip
 # What only the ranked table says of a feature.
 RANKED_ONLY = (
     "rank", "neuronpedia_url", "auroc_holdout_low", "auroc_holdout_high", "family", "fails", "dense", "confounded",
@@ -92,6 +98,12 @@ class Study:
             )
         return cls(folder, stages)
 
+    @classmethod
+    def around(cls, ranking: Path) -> Study:
+        """Open the study whose ranking is in the folder ``ranking``; a ranking that stands alone is a study by itself."""
+        whole = ranking.name == "rank" and (ranking.parent / "stages.json").is_file()
+        return cls.open(ranking.parent if whole else ranking)
+
     def file(self, stage: str, name: str) -> Path | None:
         """Return the path of a stage's file if it exists within the stage's folder, else None."""
         folder = self.stages.get(stage)
@@ -116,6 +128,15 @@ class Study:
         """The table of every feature that fires on some recorded row, not read; None without a ranking."""
         path = self.file("rank", ALL_FEATURES)
         return None if path is None else pl.scan_parquet(path)
+
+    @cached_property
+    def effects(self) -> dict[str, Any] | None:
+        """What the effect stage found (``effects.json``), or None where it was not run."""
+        path = self.file("effect", EFFECTS)
+        if path is None:
+            return None
+        found = dict(read_json(path))
+        return found | {"features": [{**_LATER_EFFECTS, **entry} for entry in found["features"]]}
 
     @cached_property
     def title(self) -> str:
@@ -227,6 +248,11 @@ class Study:
             return int(low), int(high)
         seen = np.unique(self.labels)
         return (int(seen[0]), int(seen[-1])) if len(seen) else (0, 0)
+
+    @cached_property
+    def figures_of_ranked(self) -> dict[tuple[str, int], dict[str, Any]]:
+        """The rows of the ranked features shown, by (slug, feature)."""
+        return {(str(row["slug"]), int(row["feature_id"])): row for row in self.rows_by_rank.values()}
 
     @property
     def permutations(self) -> int:

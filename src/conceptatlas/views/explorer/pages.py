@@ -12,6 +12,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from conceptatlas.base.errors import InputError
 from conceptatlas.evidence import FeatureRef, safe_link
+from conceptatlas.ranking.legends import marks_of
 from conceptatlas.views.explorer.library import Library, Shelf
 from conceptatlas.views.explorer.missing import Missing
 from conceptatlas.views.explorer.table import Query
@@ -20,7 +21,6 @@ from conceptatlas.views.firing import firing_of
 from conceptatlas.views.headline import headline_of
 from conceptatlas.views.html import render
 from conceptatlas.views.sections import panels_of, sections_of
-from conceptatlas.views.sections.ranked import marks_of
 from conceptatlas.views.study_set import StudySet, set_headline, set_sections
 from conceptatlas.views.svg.distribution import histogram
 from conceptatlas.views.svg.lines import sentence_lines

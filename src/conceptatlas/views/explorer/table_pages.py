@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 from fastapi.responses import HTMLResponse, Response
 
+from conceptatlas.ranking.legends import legend_lines, marks_of
 from conceptatlas.views.explorer.library import Shelf
 from conceptatlas.views.explorer.missing import Missing
 from conceptatlas.views.explorer.table import ALWAYS, DEFAULT_COLUMNS, FIGURES, PAGE_SIZES, FeatureTable, Query
@@ -15,6 +16,12 @@ from conceptatlas.views.rivals import best_of_each, rivals_of
 from conceptatlas.views.study_folder import Study
 
 FILTERS = ("auroc_holdout", "pearson_corr", "n_active", "p_max")
+# Columns of this table only; what the ranked table shows too is said by its legend.
+OTHERS = (
+    "Items active: discovery items on which the score is not zero; rows active: share of the recorded rows on which the "
+    "feature fires; q: false discovery rate on discovery (tested features only); Pearson on hold-out: without an interval. "
+    "Intervals stand on the features' pages and in the report."
+)
 EXPORT_COLUMNS = tuple(name for name in FIGURES if name not in ALWAYS)
 
 
@@ -43,8 +50,7 @@ def table_words(study: Study) -> str:
     if study.ranking is None:
         return ""
     low, high = study.grades
-    counts = ", ".join(f"{count:,} {words}" for count, words in study.ranking.counted())
-    return f"{counts}. The table holds all that fire somewhere. AUROC: grade {high} against grade {low}."
+    return f"{study.ranking.head_line()} The table holds all that fire on some row. AUROC: grade {high} against grade {low}."
 
 
 def features_page(shelf: Shelf, parameters: list[tuple[str, str]]) -> Response:
@@ -60,6 +66,7 @@ def features_page(shelf: Shelf, parameters: list[tuple[str, str]]) -> Response:
         row["href"] = feature_path(root, row["slug"], row["feature_id"]) + tail
         row["note_href"] = feature_path(root, row["slug"], row["feature_id"]) + "/note"
         row["star"] = (row["slug"], row["feature_id"]) in stars
+        row["marks"] = marks_of(shelf.study.figures_of_ranked.get((row["slug"], row["feature_id"]), {}))
     context = {
         "shelf": shelf,
         "root": root,
@@ -78,6 +85,7 @@ def features_page(shelf: Shelf, parameters: list[tuple[str, str]]) -> Response:
         "rivals": best_of_each(rivals_of(shelf.study)),
         "more": start + query.size < total,
         "said": table_words(shelf.study),
+        "legend": [] if shelf.study.ranking is None else [*legend_lines(shelf.study.ranking), OTHERS],
     }
     return HTMLResponse(render("explorer/features.html", **context))
 

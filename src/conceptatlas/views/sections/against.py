@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from conceptatlas.ranking.summary import exceeds_chance
+from conceptatlas.ranking.summary import against_title, exceeds_chance
 from conceptatlas.views.html import render
 from conceptatlas.views.sections import Section, section
 from conceptatlas.views.study_folder import Study
@@ -21,10 +21,12 @@ def against(study: Study) -> Section | None:
         "minus baseline. The test is paired and by group; a difference is called one only where p, after Holm's correction "
         f"over the {len(comparisons)} comparisons, is at most 0.05."
     )
+    if any(one.get("tied") for one in comparisons):
+        lead += " Tied: the strongest baseline cannot be told apart from it by the same test."
     if exceeds_chance(study.ranking) is False:
         lead += " The search does not exceed chance, so that no line here is a finding."
     return Section(
-        title="The best feature against each baseline, on the same held-out items",
+        title=against_title(study.ranking),
         lead=lead,
         body=render("against.html", comparisons=comparisons),
     )

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from conceptatlas.evidence import DEFINITION, FeatureRef, trace_feature
+from conceptatlas.ranking.legends import POOL_WORDS, marks_of
 from conceptatlas.views.html import render
 from conceptatlas.views.sections import Panel, panel
 from conceptatlas.views.study_folder import Study
@@ -13,11 +14,6 @@ from conceptatlas.views.svg.distribution import by_label
 from conceptatlas.views.svg.lines import along_sentence
 
 GRID = 21
-POOL_WORDS = {
-    "final": "activation at the last token",
-    "max": "largest activation in the sentence",
-    "mean": "mean activation over the sentence",
-}
 
 
 @panel("metrics", order=10)
@@ -29,7 +25,15 @@ def metrics(study: Study, feature: FeatureRef) -> Panel | None:
     low, high = study.grades
     return Panel(
         "Figures",
-        render("metrics.html", row=row, low=low, high=high, facts=study.run("rank"), permutations=study.permutations),
+        render(
+            "metrics.html",
+            row=row,
+            low=low,
+            high=high,
+            facts=study.run("rank"),
+            marks=marks_of(row),
+            permutations=study.permutations,
+        ),
         shape="tall",
     )
 

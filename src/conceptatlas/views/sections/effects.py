@@ -7,52 +7,51 @@ from typing import Any
 import polars as pl
 from markupsafe import Markup
 
-from conceptatlas.base.files import read_json
-from conceptatlas.evidence import BAR_FACTOR, MAX_KL_OTHER, MAX_LOSS_RISE, MIN_PERCENTILE, MIN_RISE, FeatureRef
+from conceptatlas.evidence import (
+    BAR_FACTOR,
+    MAX_KL_OTHER,
+    MAX_LOSS_RISE,
+    MIN_PERCENTILE,
+    MIN_RISE,
+    FeatureRef,
+    answer_of,
+)
 from conceptatlas.views.html import render
 from conceptatlas.views.sections import Panel, Section, panel, section
 from conceptatlas.views.study_folder import Study
 from conceptatlas.views.svg.doses import dose_response
 from conceptatlas.views.svg.maps import Marked, detect_cause_map
 
-EFFECTS_JSON = "effects.json"
 OUTPUT_SCORES = "output_scores.parquet"
-# Effects measured by an earlier version lack these.
-_LATER: dict[str, Any] = {
-    "rise_low": None, "rise_high": None, "n_items": None, "n_groups": None, "like_percentile": None, "n_like": 0,
-    "kl_other": None, "kl_random_directions": None, "loss": None, "loss_rise": None, "target_tokens": [], "reasons": [],
-}  # fmt: skip
-
-
-def effects_of(study: Study) -> dict[str, Any] | None:
-    """Return what the effect stage found, or None where it was not run."""
-    path = study.file("effect", EFFECTS_JSON)
-    if path is None:
-        return None
-    found = dict(read_json(path))
-    found["features"] = [{**_LATER, **entry} for entry in found["features"]]
-    return found
 
 
 @section("effects", order=60)
 def effects(study: Study) -> Section | None:
     """Every measured feature in one table: detection says nothing about cause."""
-    found = effects_of(study)
+    found = study.effects
     if found is None:
         return None
-    causal = sum(bool(entry["causal"]) for entry in found["features"])
-    groups = next((entry["n_groups"] for entry in found["features"] if entry["n_groups"]), None)
+    features = found["features"]
+    answers = [answer_of(entry) for entry in features]
+    groups = next((entry["n_groups"] for entry in features if entry["n_groups"]), None)
     in_groups = f" in {groups} groups" if groups else ""
+    yes, limit = answers.count("yes"), answers.count("at the limit")
     return Section(
         title="What they cause",
         lead=f"Log-probability of the next tokens {', '.join(found['targets'])} when a feature's direction is added on "
-        f"{found['items']['neutral']} hold-out items of the lowest grade{in_groups}. {causal} of {len(found['features'])} "
-        f"measured features pass every rule: at least {MIN_RISE:g} nats and {BAR_FACTOR:g} times what controls of the same "
+        f"{found['items']['neutral']} hold-out items of the lowest grade{in_groups}. {yes} of {len(features)} measured "
+        f"features pass every rule: at least {MIN_RISE:g} nats and {BAR_FACTOR:g} times what controls of the same "
         f"norm reach, an interval over items above 0, the {MIN_PERCENTILE:g}th percentile among tokens that were as likely "
-        "to begin with, and damage within bounds.",
+        "to begin with, and damage within bounds."
+        + (
+            f" {limit} stand{'s' if limit == 1 else ''} at the limit: the interval holds {MIN_RISE:g} nats."
+            if limit
+            else ""
+        ),
         body=render(
             "effects.html",
-            features=found["features"],
+            features=list(zip(features, answers, strict=True)),
+            strong=found["items"].get("strong"),
             picture=_map(study, found),
             max_kl=MAX_KL_OTHER,
             max_loss=MAX_LOSS_RISE,
@@ -97,7 +96,7 @@ def _map(study: Study, found: dict[str, Any]) -> Markup:
 @panel("effect", order=45)
 def effect(study: Study, feature: FeatureRef) -> Panel | None:
     """One feature's dose–response, controls, promoted tokens and generated text."""
-    found = effects_of(study)
+    found = study.effects
     if found is None:
         return None
     for entry in found["features"]:

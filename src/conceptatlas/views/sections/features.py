@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from conceptatlas.evidence import safe_link
+from conceptatlas.ranking.legends import marks_of
 from conceptatlas.views.html import render
 from conceptatlas.views.sections import Section, panels_of, section
 from conceptatlas.views.study_folder import CARDS, Study
@@ -18,6 +19,7 @@ def features(study: Study) -> Section | None:
         {
             "feature": feature,
             "row": study.rows_by_rank[feature.rank or 0],
+            "marks": marks_of(study.rows_by_rank[feature.rank or 0]),
             "link": safe_link(feature.neuronpedia_url),
             "panels": panels_of(study, feature),
             "open": number == 0,

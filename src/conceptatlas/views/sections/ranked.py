@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from conceptatlas.evidence import safe_link
-from conceptatlas.ranking.summary import UNSTABLE, exceeds_chance, failed
+from conceptatlas.ranking.legends import failed, legend_lines, marks_of
+from conceptatlas.ranking.summary import exceeds_chance
 from conceptatlas.views.html import chance, render
 from conceptatlas.views.rivals import Rival, best_of_each, rivals_of
 from conceptatlas.views.sections import Section, section
@@ -15,29 +15,6 @@ from conceptatlas.views.svg.distribution import interval_mark, means_mark
 
 # Rows that are shown at once; the others open below.
 SHOWN = 20
-
-
-def marks_of(row: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the cautions that stand beside a feature's name: (mark, what it means)."""
-    out = []
-    if row.get("direction") == "down":
-        out.append(
-            ("falls", "The score falls as the grade rises: an AUROC or C below 0.5 is the better, the lower it is.")
-        )
-    if row.get("dense"):
-        share = row.get("density")
-        out.append(("dense", f"Active on {share:.0%} of the recorded rows: it seldom stands for one thing."))
-    if row.get("confounded"):
-        out.append(
-            (
-                "confounded",
-                "More than half of its correlation with the grade goes with length, token count and words alone.",
-            )
-        )
-    back = row.get("comes_back")
-    if back is not None and back < UNSTABLE:
-        out.append(("unstable", f"It comes back in {back:.0%} of the random re-splits."))
-    return out
 
 
 def feature_cells(study: Study, row: dict[str, Any]) -> dict[str, Any]:
@@ -97,8 +74,6 @@ def ranked(study: Study) -> Section | None:
         rivals=rivals,
         rows=rows[:SHOWN] if len(rows) > SHOWN + 4 else rows,
         rest=rows[SHOWN:] if len(rows) > SHOWN + 4 else [],
-        facts=study.ranking.facts,
-        null=study.ranking.null,
-        grades=study.grades,
+        legend=legend_lines(study.ranking),
     )
     return Section(title="Ranked features", lead=_lead(study), body=body)
