@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import xml.etree.ElementTree as ET
 from dataclasses import replace
@@ -12,6 +13,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 import conceptatlas as ca
 from conceptatlas.evidence import FeatureRef
@@ -118,14 +120,31 @@ def test_a_mean_stands_where_the_mean_is() -> None:
     assert lines["mean"] in (grid[0], grid[-1])
 
 
-def test_what_knows_nothing_reaches_the_line_once_in_twenty() -> None:
-    rng = np.random.default_rng(0)
-    line = chance_auroc(25, 30)
-    assert line is not None
-    ranks = np.argsort(np.argsort(rng.random((4000, 55)), axis=1), axis=1) + 1
-    aurocs = (ranks[:, :25].sum(axis=1) - 25 * 26 / 2) / (25 * 30)
-    assert 0.035 < (aurocs > line).mean() < 0.065
-    assert chance_auroc(0, 3) is None
+def test_without_groups_the_line_of_chance_is_mann_and_whitneys() -> None:
+    """The 95th percentile of U / (n₁·n₀) over all 924 arrangements of six and six items."""
+    is_high = np.arange(12) < 6
+    sums = np.array([sum(chosen) for chosen in itertools.combinations(range(1, 13), 6)])
+    exact = np.quantile((sums - 21) / 36, 0.95, method="higher")
+    line = chance_auroc(np.arange(12.0)[:, None], is_high, np.arange(12))
+    assert line == pytest.approx(exact, abs=1.5 / 36)
+    assert chance_auroc(np.zeros((3, 1)), np.zeros(3, bool), np.arange(3)) is None
+
+
+def test_the_line_of_chance_is_that_of_groups() -> None:
+    """Three groups of eight that score alike: of 56 arrangements 1, 1 and 2 reach 1, 14/15 and 13/15."""
+    groups = np.arange(160) // 20
+    is_high = groups < 3
+    assert chance_auroc(groups[:, None] / 10, is_high, groups) == pytest.approx(13 / 15)
+    assert chance_auroc(groups[:, None] / 10, is_high, np.arange(160)) < 0.6
+
+
+def test_the_line_of_chance_exchanges_matched_pairs_within_pairs() -> None:
+    """One of each of 16 pairs scores 1: the AUROC is the share of pairs in order, binomial; over items it is narrower."""
+    one_of_two = np.arange(32)[:, None] % 2
+    is_high = np.arange(32) % 2 == 1
+    binomial = stats.binom(16, 0.5).ppf(0.95) / 16
+    assert chance_auroc(one_of_two, is_high, np.arange(32) // 2) == pytest.approx(binomial)
+    assert chance_auroc(one_of_two, is_high, np.arange(32)) < binomial
 
 
 def test_the_best_of_a_layer_is_chosen_on_discovery() -> None:
