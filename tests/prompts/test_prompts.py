@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,9 +23,12 @@ from conceptatlas.prompts import (
     preset_of,
     resolve_sources,
 )
-from conceptatlas.prompts.analysis import difference_tests, with_q_values
+from conceptatlas.prompts.analysis import contrast_rows, difference_tests, with_q_values
+from conceptatlas.prompts.data import Prompt
+from conceptatlas.prompts.reading import Reading
 from conceptatlas.subjects.chat import ChatFormat
 from tests.helpers.cli import invoke
+from tests.helpers.recordings import columns_of
 from tests.helpers.tiny_models import tiny_model
 from tests.helpers.tiny_saes import write_saelens
 
@@ -178,11 +182,39 @@ def test_difference_tests_are_kruskals_by_permutation_and_keep_repeated_prompts_
     scipys = [stats.kruskal(*(column[classes == c] for c in range(3))).pvalue for column in columns]
     assert np.abs(found - scipys).max() < 0.02
     assert difference_tests([np.zeros(45)], classes, np.arange(45)).tolist() == [1]
+    tied = [*columns, *(1.0 + (column > 0.5) for column in columns)]
+    scipys = [stats.kruskal(*(column[classes == c] for c in range(3))).pvalue for column in tied]
+    assert np.abs(difference_tests(tied, classes, np.arange(45)) - scipys).max() < 0.06
     repeated = np.repeat([0.0, 0, 1, 1], 10)
     alone = difference_tests([repeated], repeated.astype(int), np.arange(40))
     grouped = difference_tests([repeated], repeated.astype(int), np.arange(40) // 10)
     assert alone[0] < 0.01
     assert grouped[0] == pytest.approx(1 / 3, abs=0.05)  # four prompts allow six arrangements, two of them as extreme
+
+
+def test_twins_of_a_prompt_are_exchanged_together() -> None:
+    """Four prompts ten times each, in other capitals and marks: six arrangements, two of them as extreme."""
+    texts = [f"{'PLEASE' if k % 2 else 'please'} say {word}{'!' * (k % 3)}" for word in "abcd" for k in range(10)]
+    prompts = [Prompt(text, "self" if number < 20 else "control") for number, text in enumerate(texts)]
+    columns = columns_of(np.repeat([1.0, 1.0, 0.0, 0.0], 10)[:, None])
+    source: Any = SimpleNamespace(name="s", sae=SimpleNamespace(url=lambda _feature: ""))
+    reading = Reading(source, ["last"], columns, 40, [], "", [])
+    (row,) = contrast_rows(reading, prompts, activation_threshold=0.01)
+    assert row["p_value"] == pytest.approx(1 / 3, abs=0.05)
+
+
+def test_a_sparse_feature_is_judged_among_sparse_ones() -> None:
+    """Five of 200 prompts, all of the rare label: exact by counting, although nearly all other features are dense."""
+    rng = np.random.default_rng(0)
+    classes = np.repeat([0, 1], [170, 30])
+    columns = [rng.random(200) for _ in range(300)]
+    for number in range(301):
+        column = np.zeros(200)
+        column[rng.choice(200, 5, replace=False) if number else np.arange(170, 175)] = 1
+        columns.append(column)
+    exact = stats.hypergeom(200, 30, 5).pmf(5)
+    assert exact == pytest.approx(5.6e-5, rel=0.02)
+    assert difference_tests(columns, classes, np.arange(200))[300] == pytest.approx(exact, rel=0.5)
 
 
 def test_q_values_are_monotone() -> None:

@@ -266,12 +266,13 @@ def test_no_hidden_states_is_said(tmp_path):
     assert all(b["auroc_holdout"] is None and "record again" in b["why_not"] for b in missing)
 
 
-def pooled_recording(path, *, kept: str, n: int = 300, sinks: bool = False):
+def pooled_recording(path, *, kept: str, n: int = 300, sinks: bool = False, sink_norm: float = 1.0):
     """Grades stand in the mean (and in the maximum) of an item's rows, and not in its final row."""
     rng = np.random.default_rng(3)
     labels = rng.integers(0, 4, n)
     rows = rng.normal(0, 1, (n, 4, 8))
     rows[:, :3, 0] += 1.5 * labels[:, None]
+    rows[::2, 0] *= sink_norm
     site, options = "blocks.0.hook_resid_post", {}
     if kept == "all":
         options = {"hidden": {site: rows.reshape(-1, 8)}, "hidden_rows": "all"}
@@ -331,6 +332,19 @@ def test_sinks_are_left_out_of_baselines_too(tmp_path, kept, comparable):
     entries = [b for b in ranking.baselines if b["baseline"] in DENSE_KINDS]
     assert all(b["comparable"] is comparable for b in entries)
     assert comparable or "without attention sinks" in entries[0]["why_not"]
+
+
+@pytest.mark.parametrize("pool", ["mean", "max"])
+def test_a_sink_that_is_left_out_moves_no_baseline(tmp_path, pool):
+    plain, massive = (
+        ca.rank(
+            pooled_recording(tmp_path / f"{norm}", kept="all", sinks=True, sink_norm=norm),
+            pool=pool, without_sinks=True, permutations=0, resplits=0,
+        ).baselines
+        for norm in (1.0, 1000.0)
+    )  # fmt: skip
+    assert [b["auroc_holdout"] for b in plain] == [b["auroc_holdout"] for b in massive]
+    assert next(b for b in plain if b["baseline"] == "logistic")["auroc_holdout"] > 0.9
 
 
 def test_figures_over_all_grades_stand_in_every_entry(tmp_path):

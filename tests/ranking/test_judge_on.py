@@ -136,6 +136,20 @@ def test_baselines_are_the_very_ones_that_were_fitted_on_the_first(two):
     )
 
 
+def test_twins_of_what_chose_are_counted(two, tmp_path):
+    """Other capitals, white space and marks make no new item."""
+    first, _ = two
+    texts = [f"  {text.upper()} !" for text in first.items["text"]]
+    columns = {sae.slug: np.ones((first.n_items, 10), np.float32) for sae in first.saes}
+    saes = {"s": {"site": SITE, "layer": 0}, "t": {"site": "blocks.1.hook_resid_post", "layer": 1}}
+    twins = write_synthetic_recording(
+        tmp_path / "twins", columns, first.items["label"].to_list(), [1] * first.n_items, texts=texts, saes=saes,
+        hidden={SITE: np.zeros((first.n_items, 6))},
+    )  # fmt: skip
+    facts = ca.rank(first, judge_on=twins, baselines=False, **QUICK).facts
+    assert facts["judged"]["shared_texts"] == facts["n_discovery"]
+
+
 def test_joined_scores_are_those_of_both(two):
     first, second = two
     inside = np.flatnonzero(np.arange(first.n_items) % 3 == 0)

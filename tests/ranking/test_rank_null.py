@@ -42,6 +42,17 @@ def test_five_active_items_of_the_rare_grade_are_counted_not_approximated():
     assert p_values(dense, labels)[0] == pytest.approx(exact, rel=0.5)
 
 
+def test_a_sparse_feature_is_judged_among_sparse_ones():
+    """Its rank sum is never normal: pooled with the dense features, five of the rare grade would look a hundred times rarer."""
+    rng = np.random.default_rng(1)
+    labels = np.repeat([0, 3], [192, 32])
+    dense = rng.normal(0, 1, (224, 600))
+    dense[:, :300] = 0
+    for f in range(300):
+        dense[rng.choice(224, 5, replace=False) if f else np.arange(192, 197), f] = 1 + rng.random(5)
+    assert p_values(dense, labels)[0] == pytest.approx(stats.hypergeom(224, 32, 5).pmf(5), rel=0.5)
+
+
 def test_features_active_on_few_items_are_not_tested_and_flat_ones_have_p_1():
     labels = np.repeat([0, 1, 3], 10)
     dense = np.zeros((30, 3))

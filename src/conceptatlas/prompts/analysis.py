@@ -11,6 +11,7 @@ import polars as pl
 
 from conceptatlas.base.errors import InputError
 from conceptatlas.base.ties import comparable
+from conceptatlas.concepts.similarity import normalised
 from conceptatlas.prompts.data import FeatureList, Prompt, labels_of
 from conceptatlas.prompts.reading import Reading
 from conceptatlas.prompts.sources import Source
@@ -140,12 +141,13 @@ def active_prompts(
 def contrast_rows(reading: Reading, prompts: Sequence[Prompt], *, activation_threshold: float) -> list[dict[str, Any]]:
     """Return, for every feature active on ``MIN_ACTIVE`` prompts or more, its activity by label and a test of difference.
 
-    The test is Kruskal and Wallis's by exchange of labels (``difference_tests``); prompts of the same text are one group.
+    The test is Kruskal and Wallis's by exchange of labels (``difference_tests``); prompts of the same text (but for case,
+    punctuation and white space) are one group.
     ``q_value`` is added over all sources and tokens by ``with_q_values``.
     """
     labels = labels_of(prompts)
     classes = np.array([labels.index(prompt.label) for prompt in prompts])
-    groups = np.unique([prompt.content for prompt in prompts], return_inverse=True)[1]
+    groups = np.unique([normalised(prompt.content) for prompt in prompts], return_inverse=True)[1]
     found, columns = [], []
     for kind, token in enumerate(reading.types):
         for feature, where, values in reading.of_type(kind):

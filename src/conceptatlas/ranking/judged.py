@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, cast
 
 import numpy as np
-import polars as pl
 
+from conceptatlas.concepts.similarity import normalised
 from conceptatlas.ranking.baselines import Baseline, Contest
 from conceptatlas.ranking.columns import ItemColumns
 from conceptatlas.ranking.design import Design
@@ -64,9 +64,9 @@ class Judge:
         }
 
     def shared_texts(self) -> int:
-        """Return how many texts of the other data set stand among the discovery items (case and spaces aside)."""
-        seen = set(_plain(self._first))
-        return sum(text in seen for text in _plain(self.other.items["text"]))
+        """Return how many texts of the other data set stand among the discovery items, as they are or as twins."""
+        seen = {normalised(text or "") for text in self._first.to_list()}
+        return sum(normalised(text or "") in seen for text in self.other.items["text"].to_list())
 
     def warnings(self) -> list[str]:
         """Return what a reader of the judged figures must know, one sentence each."""
@@ -100,7 +100,3 @@ def with_judged(entries: list[dict[str, Any]], judged: list[Baseline]) -> list[d
         values = (None, None, None) if found is None else (found.auroc_holdout, found.low, found.high)
         out.append(entry | dict(zip(("auroc_judged", "auroc_judged_low", "auroc_judged_high"), values, strict=True)))
     return out
-
-
-def _plain(texts: pl.Series) -> list[str]:
-    return [" ".join((text or "").casefold().split()) for text in texts.to_list()]
