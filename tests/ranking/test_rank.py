@@ -13,6 +13,7 @@ from conceptatlas.base.errors import InputError
 from conceptatlas.concepts import holdout_mask
 from conceptatlas.ranking import Ranking
 from conceptatlas.ranking.tables import RANKED_COLUMNS
+from conceptatlas.statistics import adjacent_aurocs, auroc, auroc_interval, concordance
 from tests.helpers.cli import invoke
 from tests.helpers.recordings import write_synthetic_recording
 from tests.ranking.oracles import slow_figures
@@ -136,6 +137,40 @@ def test_planted_features_come_back_in_the_right_order(tmp_path):
     assert best["p_max"] == pytest.approx(1 / 201)
     assert best["auroc_holdout_low"] < best["auroc_holdout"] <= best["auroc_holdout_high"]
     assert ranking.null["pearson_95"] < best["pearson_corr"]
+
+
+def test_intervals_on_the_hold_out_are_those_by_group(tmp_path):
+    """Features and baselines alike: AUROC, concordance over all grades, neighbouring grades."""
+    rec = planted(tmp_path / "rec", n=240, n_saes=1, groups=True, hidden=True)
+    ranking = ca.rank(rec, permutations=0, resplits=0, top_n=8)
+    labels, hashes = rec.items["label"].to_numpy().astype(int), rec.items["split_hash"].to_numpy()
+    held = holdout_mask(labels, hashes, share=0.3)
+    y, groups = labels[held], np.unique(hashes[held], return_inverse=True)[1]
+    ends = np.isin(y, (0, 3))
+    scores, unlike = pooled(rec, "sae_0", "final")[held].astype(np.float64), 0
+    for row in ranking.features.head(8).iter_rows(named=True):
+        x = scores[:, row["feature_id"]]
+        expected = {
+            "auroc": auroc_interval(x[ends], y[ends] == 3, groups[ends]),
+            "concordance": concordance(x, y, groups),
+        } | {f"auroc_{high}v{low}": found for (high, low), found in adjacent_aurocs(x, y, groups).items()}
+        assert len(expected) == 5
+        for name, found in expected.items():
+            got = [row[f"{name}_holdout{part}"] for part in ("", "_low", "_high")]
+            assert got == pytest.approx(list(found), abs=1e-6), name
+        unlike += concordance(x, y).low > expected["concordance"].low + 1e-3
+    assert unlike
+    length = next(b for b in ranking.baselines if b["baseline"] == "length")
+    characters = rec.items["text"].str.len_chars().to_numpy()[held].astype(float)
+    sign = 1 if length["auroc_holdout"] == pytest.approx(auroc(characters[ends], y[ends] == 3)) else -1
+    found = auroc_interval(sign * characters[ends], y[ends] == 3, groups[ends])
+    assert (length["auroc_holdout"], length["low"], length["high"]) == pytest.approx(tuple(found))
+    assert auroc_interval(sign * characters[ends], y[ends] == 3).low != pytest.approx(found.low, abs=1e-4)
+    over_all = concordance(sign * characters, y, groups)
+    assert (length["concordance_low"], length["concordance_high"]) == pytest.approx(over_all[1:])
+    steps = adjacent_aurocs(sign * characters, y, groups)
+    for step, found in zip(length["adjacent"], steps.values(), strict=True):
+        assert (step["ci_low"], step["ci_high"]) == pytest.approx(found[1:])
 
 
 def test_holdout_0_uses_all_items_and_leaves_the_holdout_columns_empty(tmp_path):

@@ -66,6 +66,20 @@ def test_a_grade_counts_for_no_more_than_its_groups():
     assert grouped == pytest.approx(auroc_interval(np.arange(8.0), np.repeat([False, True], 4)))
 
 
+def test_coverage_where_the_two_of_a_pair_move_apart():
+    """High and low of a pair score d and -d: each grade has as many groups as items, and the variance is twice as large."""
+    rng = np.random.default_rng(4)
+    y, pairs = np.arange(80) % 2 == 0, np.arange(80) // 2
+    covered = alone = 0
+    for _ in range(300):
+        x = rng.normal(0, 1, 40)[pairs] * np.where(y, 1, -1)
+        found, as_items = auroc_interval(x, y, pairs), auroc_interval(x, y)
+        covered += found.low <= 0.5 <= found.high
+        alone += as_items.low <= 0.5 <= as_items.high
+    assert covered / 300 >= 0.92
+    assert alone / 300 < 0.88
+
+
 @pytest.mark.parametrize("truth", [0.5, 0.8, 0.95])
 @pytest.mark.parametrize("per_group", [1, 4])
 def test_coverage(truth, per_group):
