@@ -51,6 +51,31 @@ def test_noise_is_not_a_finding(tmp_path):
     assert ranking.facts["counts"]["beyond_chance"] == 0
 
 
+def test_of_noise_nothing_is_claimed(tmp_path):
+    """No AUROC of the first feature, no baseline that it beats: it stands first by chance."""
+    ranking = ca.rank(planted(tmp_path / "rec", strengths=(), hidden=True), permutations=100, resplits=0)
+    assert ranking.features["p_max"].min() > 0.05
+    assert ranking.comparisons
+    assert ranking.sets
+    assert [s.kind for s in ranking.summary() if s.kind != "caution"] == ["chance", "best"]
+    assert "none of them is a finding" in said(ranking, "best")
+    assert "AUROC" not in said(ranking, "chance") + said(ranking, "best")
+
+
+def test_where_labels_allow_few_shuffles_it_says_so(tmp_path):
+    """Two groups a grade have six arrangements, so that no feature, however good, reaches p ≤ .05."""
+    labels = np.repeat([0, 0, 3, 3], 15)
+    rec = write_synthetic_recording(
+        tmp_path / "rec", {"s": labels[:, None] + 1.0}, labels.tolist(), [1] * 60,
+        groups=[f"g{i // 15}" for i in range(60)],
+    )  # fmt: skip
+    ranking = ca.rank(rec, holdout=0, permutations=200, **QUICK)
+    assert ranking.null["smallest_p"] == pytest.approx(1 / 6)
+    assert "from chance" in said(ranking, "chance")
+    assert "p cannot fall below 0.17" in said(ranking, "chance")
+    assert "AUROC" not in " ".join(s.text for s in ranking.summary())
+
+
 def test_a_planted_feature_is(tmp_path):
     ranking = ca.rank(planted(tmp_path / "rec", n=400), permutations=200, **QUICK)
     assert said(ranking, "chance").startswith(
