@@ -11,6 +11,7 @@ from sklearn import metrics as sk
 
 from conceptatlas.probes import metrics
 from conceptatlas.probes.calibration import SigmoidMap, brier, reliability
+from conceptatlas.statistics import auroc_interval
 
 LABELS = [0, 1, 2, 3]
 
@@ -83,12 +84,12 @@ def test_the_bootstrap_draws_whole_groups():
     right = np.repeat([1, 1, 1, 1, 1, 1, 1, 0, 0, 0], 10)
     outcome = metrics.Outcome(np.ones(100), right.astype(float))
     rng = np.random.default_rng(0)
-    low, high = metrics.interval(metrics.accuracy, outcome, np.repeat(np.arange(10), 10), resamples=4000, rng=rng)
-    exact = stats.binom(10, 0.7)
+    low, high = metrics.interval(metrics.mae, outcome, np.repeat(np.arange(10), 10), resamples=4000, rng=rng)
+    exact = stats.binom(10, 0.3)
     assert low == pytest.approx(exact.ppf(0.025) / 10, abs=0.101)
     assert high == pytest.approx(exact.ppf(0.975) / 10, abs=0.101)
-    low_items, _ = metrics.interval(metrics.accuracy, outcome, np.arange(100), resamples=4000, rng=rng)
-    assert low_items > low + 0.1
+    _, high_items = metrics.interval(metrics.mae, outcome, np.arange(100), resamples=4000, rng=rng)
+    assert high_items < high - 0.1
 
 
 def test_a_perfect_score_has_the_exact_lower_bound():
@@ -96,6 +97,66 @@ def test_a_perfect_score_has_the_exact_lower_bound():
     low, high = metrics.interval(metrics.accuracy, outcome, np.arange(20), resamples=50, rng=np.random.default_rng(0))
     assert high == 1
     assert low == pytest.approx(stats.beta.ppf(0.025, 20, 1))
+
+
+def bounds(metric, outcome, groups):
+    return metrics.interval(metric, outcome, groups, resamples=1, rng=np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("per_group", [1, 4])
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("metric", [metrics.accuracy, metrics.roc_auc, metrics.active_auroc])
+def test_an_error_more_never_raises_the_lower_bound(metric, n_classes, per_group):
+    """A bootstrap did: an AUROC of 0.9975 had the bound 0.985, and 1 had 0.83."""
+    n, classes = 60, np.arange(n_classes)
+    truth = (np.arange(n) // per_group % n_classes).astype(float)
+    said, scores = truth.copy(), np.eye(n_classes)[truth.astype(int)] + np.linspace(0, 0.1, n)[:, None]
+    lows = [bounds(metric, metrics.Outcome(truth, said, scores, classes), np.arange(n) // per_group)[0]]
+    wrong = np.flatnonzero(truth == n_classes - 1)[::per_group]  # in a group of its own each time
+    for item in wrong[:4]:
+        said[item], scores[item] = 0, np.eye(n_classes)[0]
+        found = metrics.Outcome(truth, said, scores, classes)
+        lows.append(bounds(metric, found, np.arange(n) // per_group)[0])
+    assert (np.diff(lows) < 0).all(), lows
+
+
+def test_accuracy_has_clopper_and_pearsons_bounds():
+    right = (np.arange(40) % 8 > 0).astype(float)
+    outcome = metrics.Outcome(np.ones(40), right)
+    expected = stats.binomtest(35, 40).proportion_ci(method="exact")
+    assert bounds(metrics.accuracy, outcome, np.arange(40)) == pytest.approx((expected.low, expected.high), rel=1e-9)
+    whole = metrics.Outcome(np.ones(80), np.repeat(np.array([1.0] * 7 + [0.0]), 10))
+    expected = stats.binomtest(7, 8).proportion_ci(method="exact")
+    assert bounds(metrics.accuracy, whole, np.repeat(np.arange(8), 10)) == pytest.approx((expected.low, expected.high))
+    none = metrics.Outcome(np.ones(9), np.zeros(9))
+    assert bounds(metrics.accuracy, none, np.arange(9)) == pytest.approx((0, stats.beta.ppf(0.975, 1, 9)))
+
+
+@pytest.mark.parametrize("per_group", [1, 4])
+@pytest.mark.parametrize("truth", [0.5, 0.9])
+def test_the_bounds_of_accuracy_cover(truth, per_group):
+    rng, covered = np.random.default_rng(7), 0
+    for _ in range(300):
+        shared = rng.random(80 // per_group)[np.arange(80) // per_group]
+        right = np.where(rng.random(80) < 0.6, shared, rng.random(80)) < truth
+        low, high = bounds(metrics.accuracy, metrics.Outcome(np.ones(80), right * 1.0), np.arange(80) // per_group)
+        covered += low <= truth <= high
+    assert covered / 300 >= 0.93
+
+
+def test_aurocs_have_the_score_interval():
+    rng = np.random.default_rng(2)
+    truth, groups = (np.arange(60) % 3).astype(float), np.arange(60) // 2
+    scores = np.eye(3)[truth.astype(int)] + rng.normal(0, 1, (60, 3))
+    each = [auroc_interval(scores[:, c], truth == c, groups) for c in range(3)]
+    outcome = metrics.Outcome(truth, truth, scores, np.arange(3))
+    assert bounds(metrics.roc_auc, outcome, groups) == pytest.approx(tuple(np.mean([found[1:] for found in each], axis=0)))
+    two = metrics.Outcome((truth > 0) * 1.0, truth, np.column_stack([-scores[:, 1], scores[:, 1]]), np.arange(2))
+    assert bounds(metrics.roc_auc, two, groups) == pytest.approx(tuple(auroc_interval(scores[:, 1], truth > 0, groups)[1:]))
+    values = metrics.Outcome(truth, scores[:, 2])
+    assert bounds(metrics.active_auroc, values, groups) == pytest.approx(
+        tuple(auroc_interval(scores[:, 2], truth > 0, groups)[1:])
+    )
 
 
 def test_blocks_of_resamples_change_nothing(monkeypatch):

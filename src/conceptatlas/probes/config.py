@@ -29,7 +29,7 @@ class TrainingConfig(BaseModel):
     inner_folds: int = Field(default=3, ge=2)
     """Folds of the grid search, within the training part of each fold."""
     bootstrap: int = Field(default=1000, ge=0)
-    """Resamples of test groups for the intervals; 0 leaves them out."""
+    """Resamples of test groups for the intervals of what is no accuracy or AUROC; 0 leaves all intervals out."""
     shuffles: int = Field(default=3, ge=0)
     """Control probes on shuffled training targets."""
 

@@ -76,7 +76,7 @@ class Judgement:
     def intervals(
         self, groups: npt.NDArray[np.integer], *, resamples: int, rng: np.random.Generator
     ) -> dict[str, list[float] | None]:
-        """Return the bootstrap interval of every figure, by group."""
+        """Return the interval of every figure, by group."""
         found = {}
         for name, metric in self.table.items():
             bounds = metrics.interval(metric, self.outcome, groups, resamples=resamples, rng=rng)

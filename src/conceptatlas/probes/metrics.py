@@ -12,6 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import beta
+
+from conceptatlas.statistics import auroc_interval
 
 F64 = npt.NDArray[np.float64]
 
@@ -154,8 +157,58 @@ def point(metric: Metric, outcome: Outcome) -> float | None:
     return None if np.isnan(value) else value
 
 
-# Figures that are proportions: at 0 or 1 a bootstrap has no width, and the exact bound takes its place.
-_PROPORTIONS = (accuracy, roc_auc, active_auroc)
+Bounds = tuple[float, float]
+
+
+def accuracy_bounds(outcome: Outcome, groups_n: npt.NDArray[np.integer], level: float) -> Bounds:
+    """Return Clopper and Pearson's bounds on the effective number of samples (Korn and Graubard 1998).
+
+    The number of samples is divided by the design effect (variance by group over that of independent samples; at least 1)
+    and is never more than (Σ sizes)² / Σ sizes², which is the number of groups where they are of one size: so that one
+    error less never lowers a bound, and no error at all has an interval, too.
+    """
+    right = outcome.truth == outcome.predicted
+    n, share = len(right), float(right.mean())
+    sizes = np.bincount(groups_n)
+    sizes = sizes[sizes > 0]
+    sums = np.bincount(groups_n, right - share)
+    independent = share * (1 - share) / max(n - 1, 1)
+    clustered = len(sizes) / max(len(sizes) - 1, 1) * float(sums @ sums) / n**2
+    effect = max(1.0, clustered / independent) if independent > 0 else 1.0
+    # Each of the two variances was estimated with one degree of freedom less.
+    effective = min(1 + (n - 1) / effect, n**2 / float(sizes @ sizes))
+    hits, tail = share * effective, (1 - level) / 2
+    low = float(beta.ppf(tail, hits, effective - hits + 1)) if share > 0 else 0.0
+    return low, float(beta.ppf(1 - tail, hits + 1, effective - hits)) if share < 1 else 1.0
+
+
+def roc_auc_bounds(outcome: Outcome, groups_n: npt.NDArray[np.integer], level: float) -> Bounds:
+    """Return the bounds of ``auroc_interval``; with more than two classes the means of the bounds of each.
+
+    The latter are right where the classes' errors go together, and else too wide.
+    """
+    assert outcome.scores is not None
+    assert outcome.classes is not None
+    pairs = list(zip(outcome.scores.T, outcome.classes, strict=True))
+    found = [
+        auroc_interval(scores, outcome.truth == label, groups_n, confidence=level)
+        for scores, label in (pairs[1:] if len(pairs) == 2 else pairs)
+    ]
+    return float(np.mean([each.low for each in found])), float(np.mean([each.high for each in found]))
+
+
+def active_auroc_bounds(outcome: Outcome, groups_n: npt.NDArray[np.integer], level: float) -> Bounds:
+    """Return the bounds of ``auroc_interval``."""
+    found = auroc_interval(outcome.predicted, outcome.truth > 0, groups_n, confidence=level)
+    return found.low, found.high
+
+
+# Figures near 1 more often than not, where a bootstrap is too narrow (at 1 it has no width at all).
+_BOUNDS: dict[Metric, Callable[[Outcome, npt.NDArray[np.integer], float], Bounds]] = {
+    accuracy: accuracy_bounds,
+    roc_auc: roc_auc_bounds,
+    active_auroc: active_auroc_bounds,
+}
 
 
 def interval(
@@ -166,25 +219,26 @@ def interval(
     resamples: int,
     rng: np.random.Generator,
     level: float = 0.95,
-) -> tuple[float, float] | None:
-    """Return the percentile bootstrap interval over groups (Efron and Tibshirani 1993, ch. 13), or None.
+) -> Bounds | None:
+    """Return the interval of a figure, by group; None where it is not defined, or where none is asked for.
 
-    None where the figure is not defined, or where no resample differs from another. Whole groups are drawn, because
-    the items of one are not independent. Where a proportion is 0 or 1, its bound on the other side is the exact one
-    (Clopper and Pearson 1934) over groups: of the smallest class for an AUROC.
+    For accuracy and AUROC see ``accuracy_bounds`` and ``roc_auc_bounds``. For the others it is the percentile bootstrap over
+    groups (Efron and Tibshirani 1993, ch. 13): whole groups are drawn, because the items of one are not independent. None
+    where no resample differs from another.
 
     Args:
         metric: The figure.
         outcome: What the probe said.
         groups_n: The group of each sample, [n].
-        resamples: B.
+        resamples: B; 0 asks for no interval, whatever the figure.
         rng: Draws the groups.
         level: Coverage.
     """
-    figure = point(metric, outcome)
-    if figure is None or resamples < 1:
+    if resamples < 1 or point(metric, outcome) is None:
         return None
     groups, dense = np.unique(groups_n, return_inverse=True)
+    if metric in _BOUNDS:
+        return _BOUNDS[metric](outcome, dense, level)
     values = []
     step = max(1, _BLOCK // max(len(dense), len(groups), 1))
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -198,14 +252,4 @@ def interval(
         return None  # in most resamples the figure is not defined
     tail = (1 - level) / 2
     low, high = (float(each) for each in np.quantile(drawn, [tail, 1 - tail]))
-    if metric in _PROPORTIONS and figure in (0.0, 1.0):
-        n = _smallest_class(metric, outcome, dense)
-        return (tail ** (1 / n), 1.0) if figure == 1.0 else (0.0, 1 - tail ** (1 / n))
     return (low, high) if high > low else None  # no resample differs: the bootstrap says nothing
-
-
-def _smallest_class(metric: Metric, outcome: Outcome, dense: npt.NDArray[np.integer]) -> int:
-    if metric is accuracy:
-        return len(np.unique(dense))
-    truth = outcome.truth > 0 if metric is active_auroc else outcome.truth
-    return min(len(np.unique(dense[truth == label])) for label in np.unique(truth))
