@@ -150,9 +150,13 @@ def test_aurocs_have_the_score_interval():
     scores = np.eye(3)[truth.astype(int)] + rng.normal(0, 1, (60, 3))
     each = [auroc_interval(scores[:, c], truth == c, groups) for c in range(3)]
     outcome = metrics.Outcome(truth, truth, scores, np.arange(3))
-    assert bounds(metrics.roc_auc, outcome, groups) == pytest.approx(tuple(np.mean([found[1:] for found in each], axis=0)))
+    assert bounds(metrics.roc_auc, outcome, groups) == pytest.approx(
+        tuple(np.mean([found[1:] for found in each], axis=0))
+    )
     two = metrics.Outcome((truth > 0) * 1.0, truth, np.column_stack([-scores[:, 1], scores[:, 1]]), np.arange(2))
-    assert bounds(metrics.roc_auc, two, groups) == pytest.approx(tuple(auroc_interval(scores[:, 1], truth > 0, groups)[1:]))
+    assert bounds(metrics.roc_auc, two, groups) == pytest.approx(
+        tuple(auroc_interval(scores[:, 1], truth > 0, groups)[1:])
+    )
     values = metrics.Outcome(truth, scores[:, 2])
     assert bounds(metrics.active_auroc, values, groups) == pytest.approx(
         tuple(auroc_interval(scores[:, 2], truth > 0, groups)[1:])

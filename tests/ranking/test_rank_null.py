@@ -43,7 +43,7 @@ def test_five_active_items_of_the_rare_grade_are_counted_not_approximated():
 
 
 def test_a_sparse_feature_is_judged_among_sparse_ones():
-    """Its rank sum is never normal: pooled with the dense features, five of the rare grade would look a hundred times rarer."""
+    """Its rank sum is never normal: pooled with the dense, five of the rare grade would look a hundred times rarer."""
     rng = np.random.default_rng(1)
     labels = np.repeat([0, 3], [192, 32])
     dense = rng.normal(0, 1, (224, 600))

@@ -63,8 +63,8 @@ def version_readme(version: str, results: Mapping[str, Any]) -> str:
         "",
         "## Scores",
         "",
-        "The test part was looked at once. Intervals are 95%, by group: exact for accuracy, score intervals for AUROC, a bootstrap "
-        "for the rest.",
+        "The test part was looked at once. Intervals are 95%, by group: exact for accuracy, score intervals for AUROC, a "
+        "bootstrap for the rest.",
         "",
         "| figure | value | interval |",
         "| --- | ---: | ---: |",
