@@ -12,6 +12,7 @@ from conceptatlas.ranking.text_baselines import (
     sentence_embedding_baseline,
     text_baseline,
 )
+from conceptatlas.statistics import auroc
 from tests.ranking.test_baselines import contest
 
 
@@ -62,6 +63,7 @@ def test_bag_of_words_scores_saw_nothing_of_the_items_group():
     per_group = {g: own[inside][groups[inside] == g] for g in np.unique(groups[inside])}
     assert all(len(np.unique(v)) == 1 for v in per_group.values())
     assert len(np.unique(np.round(own[~held], 6))) <= 5  # one intercept for each fold, nothing of the word
+    assert auroc(own[here.train], here.is_high[here.train]) < 0.6
 
 
 def test_bag_of_words_scores_tell_what_words_tell():
