@@ -46,7 +46,7 @@ def test_a_sparse_feature_is_judged_among_sparse_ones():
     """Its rank sum is never normal: pooled with the dense, five of the rare grade would look a hundred times rarer."""
     rng = np.random.default_rng(1)
     labels = np.repeat([0, 3], [192, 32])
-    dense = rng.normal(0, 1, (224, 600))
+    dense = rng.normal(0, 1, (224, 1800))
     dense[:, :300] = 0
     for f in range(300):
         dense[rng.choice(224, 5, replace=False) if f else np.arange(192, 197), f] = 1 + rng.random(5)
