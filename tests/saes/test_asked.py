@@ -180,6 +180,14 @@ def test_what_is_not_done_is_said(tmp_path: Path, hook: str, processing: dict[st
     assert all(part in note for part, note in zip(said, notes, strict=True))
 
 
+def test_the_warning_of_saelens_comes_through(tmp_path: Path) -> None:
+    hook = "blocks.1.hook_resid_pre"
+    write_saelens(tmp_path / "sae", hook=hook, metadata=metadata(hook, model_from_pretrained_kwargs=CENTRED))
+    (source,) = resolve_saes([str(tmp_path / "sae")])
+    with pytest.warns(UserWarning, match="This SAE has non-empty model_from_pretrained_kwargs"):
+        source.load()
+
+
 def test_saes_that_disagree_about_the_bos_are_named_each(tmp_path: Path) -> None:
     """One recording has one way of beginning its texts; the SAE that knew another is named, in the ranking too."""
     for name, prepend in (("false", False), ("true", True)):

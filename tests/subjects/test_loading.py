@@ -12,6 +12,7 @@ import httpx
 import pytest
 import torch
 import transformers
+from huggingface_hub import constants
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
 from safetensors.torch import load_file, save_file
 
@@ -168,24 +169,35 @@ def test_a_name_that_the_hub_does_not_know(monkeypatch: pytest.MonkeyPatch) -> N
     )
 
 
-def test_the_cache_is_asked_before_the_hub(monkeypatch: pytest.MonkeyPatch, tiny_folder: Path) -> None:
+COMMIT = "0123456789" * 4
+
+
+@pytest.fixture
+def cached(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A hub's cache that holds the model someone/tuned: its snapshot."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    repository = tmp_path / "models--someone--tuned"
+    snapshot = repository / "snapshots" / COMMIT
+    shutil.copytree(tiny_model("llama", tiny_folder), snapshot)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(COMMIT)
+    return snapshot
+
+
+def test_the_cache_is_asked_before_the_hub(monkeypatch: pytest.MonkeyPatch, cached: Path) -> None:
     """What is in the cache loads without a connection, and keeps its commit."""
-    folder = tiny_model("llama", tiny_folder)
     asked: list[object] = []
     for auto in (transformers.AutoConfig, transformers.AutoTokenizer, transformers.LlamaForCausalLM):
         real = auto.from_pretrained
 
-        def load(name: str, *args: Any, real: Any = real, **options: Any) -> Any:
+        def load(*args: Any, real: Any = real, **options: Any) -> Any:
             asked.append(options.get("local_files_only"))
-            found = real(folder, *args, **options)
-            if isinstance(found, transformers.PreTrainedConfig):
-                found._commit_hash = "0123abc"
-            return found
+            return real(*args, **options)
 
         monkeypatch.setattr(auto, "from_pretrained", load)
-    subject = load_subject("meta-llama/Llama-tiny", device="cpu")
+    subject = load_subject("someone/tuned", device="cpu")
     assert set(asked) == {True}
-    assert (subject.id, subject.revision) == ("meta-llama/Llama-tiny", "0123abc")
+    assert (subject.id, subject.revision) == ("someone/tuned", COMMIT)
 
 
 def test_missing_weights_are_an_error_not_random_numbers(
@@ -326,13 +338,11 @@ def test_an_adapter_beside_the_model_is_refused(copy_of: Callable[[str], Path]) 
         resolve_source(folder)
 
 
-def test_a_model_to_which_the_library_applied_an_adapter_is_refused(
-    copy_of: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = copy_of("gpt2")
-    monkeypatch.setattr(transformers.PreTrainedModel, "_hf_peft_config_loaded", True)
-    with pytest.raises(InputError, match="comes with an adapter"):
-        load_subject(folder)
+def test_an_adapter_in_a_repository_is_refused(cached: Path) -> None:
+    """Without peft the library loads the base model and says nothing."""
+    (cached / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    with pytest.raises(InputError, match=r"someone/tuned comes with an adapter \(adapter_config\.json\); merge it"):
+        load_subject("someone/tuned", device="cpu")
 
 
 def test_weights_that_are_not_finite_are_named(copy_of: Callable[[str], Path]) -> None:

@@ -180,9 +180,11 @@ def load_model(source: Source, *, device: torch.device, dtype: torch.dtype | str
 
     where, how = source.pretrained
     with _quiet():
+        cached = source.local or _cached_commit(source) is not None
         config = _fetch(source, lambda offline: transformers.AutoConfig.from_pretrained(where, **how, **offline))
         if getattr(config, "is_encoder_decoder", False):
             raise InputError(f"{source.id} is an encoder-decoder model; only decoders and encoders can be read.")
+        _refuse_adapter(source, cached=cached)
         tokenizer = _fetch(source, lambda offline: transformers.AutoTokenizer.from_pretrained(where, **how, **offline))
         model_class = _model_class(config)
         options: dict[str, Any] = {"dtype": dtype}
@@ -199,15 +201,35 @@ def load_model(source: Source, *, device: torch.device, dtype: torch.dtype | str
     _check_complete(model, report, source)
     if "gguf_file" in how:
         model = as_plain_model(model)
-    if getattr(model, "_hf_peft_config_loaded", False):
+    revision = content_hash(Path(source.location)) if source.local else _cached_commit(source) or "unknown"
+    model = model.to(device).eval().requires_grad_(requires_grad=False)
+    _check_finite(model, source)
+    return Loaded(model, tokenizer, model.config.get_text_config(), revision)
+
+
+def _cached_commit(source: Source) -> str | None:
+    """Return the commit of a hub model in the cache, or None where it is not there."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(source.location, "config.json")
+    return Path(found).parent.name if isinstance(found, str) else None
+
+
+def _refuse_adapter(source: Source, *, cached: bool) -> None:
+    """Refuse a repository that holds an adapter: the library applies it, or without peft leaves it out in silence.
+
+    The hub is asked only where the model was not ``cached`` and has to come from there.
+
+    Raises:
+        InputError: It holds one.
+    """
+    from transformers.utils import find_adapter_config_file
+
+    if not source.local and find_adapter_config_file(source.location, local_files_only=cached) is not None:
         raise InputError(
             f"{source.id} comes with an adapter ({_ADAPTER}); merge it into its base model (peft's merge_and_unload), save "
             "that, and give its folder as --model."
         )
-    revision = content_hash(Path(source.location)) if source.local else str(config._commit_hash or "unknown")
-    model = model.to(device).eval().requires_grad_(requires_grad=False)
-    _check_finite(model, source)
-    return Loaded(model, tokenizer, model.config.get_text_config(), revision)
 
 
 def _model_class(config: Any) -> Any:
