@@ -249,6 +249,23 @@ def test_the_holdout_is_that_of_the_ranking(study: tuple[Recording, Ranking, Pat
         measure_effects(rank(recording, folder / "all", holdout=0.0, **options), recording, **few)  # type: ignore[arg-type]
 
 
+def test_items_of_one_group_are_counted_as_one(model: Path, tmp_path: Path) -> None:
+    write_saelens(tmp_path / "sae", "jumprelu", d_in=32, d_sae=48, site=SITE)
+    texts = [f"{'nobody minds' if i % 2 else 'a brave child'} {'and then ' * (i % 5)}number {i}" for i in range(60)]
+    concept = build_concept(
+        "c", texts, [0 if i % 2 else 3 for i in range(60)], groups=[f"g{i // 6}" for i in range(60)]
+    )
+    recording = record(concept, str(model), str(tmp_path / "sae"), tmp_path / "rec", device="cpu")
+    ranking = rank(recording, permutations=0, baselines=False, resplits=0)
+    (found,) = measure_effects(
+        ranking, recording, top_n=1, targets=["child"], n_items=99, n_controls=2, alpha=0.2, device="cpu"
+    ).features
+    hashes, labels = recording.items["split_hash"].to_numpy(), recording.items["label"].to_numpy()
+    neutral = holdout_of(recording.items, share=0.3) & (labels == 0)
+    assert found.effect.n_items == neutral.sum()
+    assert 1 < found.effect.n_groups == len(np.unique(hashes[neutral])) < neutral.sum()
+
+
 def test_density_and_own_activation_are_those_of_discovery_rows(study: tuple[Recording, Ranking, Path]) -> None:
     """The hold-out items' rows must not count: dose and controls are chosen on discovery."""
     recording, _, folder = study

@@ -24,6 +24,7 @@ from conceptatlas.evidence.effects import (
 )
 from conceptatlas.evidence.measuring import Items, Scene, measure_effect
 from conceptatlas.evidence.readout import LanguageOutputs, Readout, Shown, edited_text
+from conceptatlas.evidence.rises import grouped_interval
 from conceptatlas.evidence.tensors import SAETensors
 from conceptatlas.saes import resolve_saes
 from conceptatlas.subjects import LanguageSubject, Site, load_subject
@@ -148,6 +149,24 @@ def test_generation_leaves_special_tokens_alone(subject: LanguageSubject) -> Non
     assert len(changed) > 1
 
 
+def test_special_tokens_behind_the_prompt_are_left_alone(subject: LanguageSubject) -> None:
+    """Whatever the model writes, or is given, after the prompt: by its id."""
+    (shown,) = Readout("chat").show(subject, ["I lied to my friend"])
+    special = int(subject.token_rules.special_ids[0])
+    word = int(shown.ids[shown.text][0])
+    longer = np.append(shown.ids, [word, special, word]).astype(np.int32)
+    given: list[torch.Tensor] = []
+    got: list[torch.Tensor] = []
+    with (
+        subject.edited(Site.parse(SITE), lambda x: given.append(x.clone()) or x),
+        edited_text(subject, SITE, lambda x: x + 7, shown),
+        subject.edited(Site.parse(SITE), lambda x: got.append(x.clone()) or x),
+    ):
+        subject.logits([longer])
+    changed = (got[0] - given[0]).abs().amax(-1)[0] > 1
+    assert changed.tolist() == [*shown.edited.tolist(), True, False, True]
+
+
 # Planted effects ---------------------------------------------------------------------------------------------------------
 
 CLEAN, LIFT_ALL, WRECK, OFF = 0, 1, 2, 3
@@ -230,6 +249,19 @@ def test_a_clean_feature_is_accepted(scene: Scene) -> None:
         f"It causes: {found.rise:+.2f} nats on 8 hold-out items of the lowest grade in 8 groups, 95%"
     )
     assert f"Damage: KL {found.kl:.2f}" in found.verdict
+
+
+def test_the_interval_of_the_rise_is_that_by_group(scene: Scene) -> None:
+    """Every text stands twice: by group the interval is that of four texts."""
+    groups = np.arange(8) % 4
+    found = effect_of(replace(scene, neutral_groups=groups), CLEAN, alpha=0.2)
+    rises = scene.on_neutral.moved(steer_each(found.amount * torch.eye(WIDTH)[CLEAN][None])).rise[0]
+    assert (found.n_items, found.n_groups) == (8, 4)
+    assert (found.rise_low, found.rise_high) == pytest.approx(grouped_interval(rises, groups), abs=1e-4)
+    alone = grouped_interval(rises, np.arange(8))
+    assert alone is not None
+    assert found.rise_low is not None
+    assert found.rise_low < alone[0] - 1e-3
 
 
 def test_a_feature_that_lifts_everything_is_refused(scene: Scene) -> None:
