@@ -14,18 +14,19 @@ import torch
 
 from conceptatlas.base.errors import InputError
 from conceptatlas.concepts import build_concept, holdout_mask, holdout_of
-from conceptatlas.evidence import measure_effects, steer
+from conceptatlas.evidence import effect_stage, measure_effects, steer
 from conceptatlas.evidence.edits import random_directions
 from conceptatlas.evidence.edits import steer as steer_edit
 from conceptatlas.evidence.effect_stage import density
 from conceptatlas.evidence.effects import Dose, choose_dose, like_density, shared_dose
 from conceptatlas.evidence.features import FeatureRef, best_of_layers, column_of_rows
-from conceptatlas.evidence.readout import LanguageOutputs, Readout, target_ids
+from conceptatlas.evidence.measuring import measure_effect
+from conceptatlas.evidence.readout import LanguageOutputs, Readout, edited_text, target_ids
 from conceptatlas.evidence.tensors import load_tensors
 from conceptatlas.ranking import Ranking, rank
 from conceptatlas.recording import Recording, record
 from conceptatlas.saes import resolve_saes
-from conceptatlas.subjects import LanguageSubject, load_subject
+from conceptatlas.subjects import LanguageSubject, Site, load_subject
 from tests.helpers.cli import invoke
 from tests.helpers.tiny_models import tiny_model
 from tests.helpers.tiny_saes import write_saelens
@@ -266,9 +267,49 @@ def test_items_of_one_group_are_counted_as_one(model: Path, tmp_path: Path) -> N
     assert 1 < found.effect.n_groups == len(np.unique(hashes[neutral])) < neutral.sum()
 
 
-def test_density_and_own_activation_are_those_of_discovery_rows(study: tuple[Recording, Ranking, Path]) -> None:
+def texts_with(subject: LanguageSubject, direction: torch.Tensor, amount: float, text: str, n: int) -> tuple[str, str]:
+    """Return what follows a text with a direction added where it is meant to be, and added everywhere."""
+    (shown,) = Readout("chat").show(subject, [text])
+    edit = steer_edit(torch.nn.functional.normalize(direction, dim=0), amount)
+    with edited_text(subject, SITE, edit, shown):
+        right = subject.generate(shown.ids, max_new_tokens=n).text
+    with subject.edited(Site.parse(SITE), edit):
+        return right, subject.generate(shown.ids, max_new_tokens=n).text
+
+
+def test_steered_text_leaves_special_tokens_and_the_template_alone(
+    study: tuple[Recording, Ranking, Path], subject: LanguageSubject, model: Path
+) -> None:
+    recording, ranking, _ = study
+    direction = torch.randn(32, generator=torch.Generator().manual_seed(1))
+    said = steer(
+        str(model), direction.numpy(), SITE, "a brave child", alpha=3, max_new_tokens=8, chat=True, device="cpu"
+    )
+    (shown,) = Readout("chat").show(subject, ["a brave child"])
+    norm = float(LanguageOutputs(subject).activations([shown], SITE).norm(dim=1).mean())
+    right, wrong = texts_with(subject, direction, 3 * norm, "a brave child", 8)
+    assert said["with"] == right != wrong
+    (found,) = measure_effects(
+        ranking, recording, top_n=1, targets=["child"], n_items=3, n_controls=2, alpha=3, device="cpu"
+    ).features
+    decoder = load_tensors(recording, found.feature.slug).W_dec[found.feature.feature_id]
+    pairs = [texts_with(subject, decoder, found.effect.amount, one["text"], 12) for one in found.generated]
+    assert [one["with"] for one in found.generated] == [right for right, _ in pairs]
+    assert any(right != wrong for right, wrong in pairs)
+
+
+def test_density_and_own_activation_are_those_of_discovery_rows(
+    study: tuple[Recording, Ranking, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The hold-out items' rows must not count: dose and controls are chosen on discovery."""
     recording, _, folder = study
+    given: list[np.ndarray] = []
+
+    def measure(*args: Any, density_F: np.ndarray, **options: Any) -> Any:
+        given.append(density_F)
+        return measure_effect(*args, density_F=density_F, **options)
+
+    monkeypatch.setattr(effect_stage, "measure_effect", measure)
     ranking = rank(recording, folder / "seventy", holdout=0.7, permutations=5, baselines=False, resplits=0)
     (effects,) = measure_effects(
         ranking, recording, top_n=1, targets=["child"], n_items=3, n_controls=2, device="cpu"
@@ -282,6 +323,8 @@ def test_density_and_own_activation_are_those_of_discovery_rows(study: tuple[Rec
     assert effects.effect.own_p95 != pytest.approx(np.percentile(column[column > 0], 95))
     found = density(recording, ref.slug, rows)
     assert len(found) == 48
+    np.testing.assert_array_equal(given[0], found)
+    assert (found != density(recording, ref.slug, np.ones_like(rows))).any()
     for feature in range(48):
         acts = column_of_rows(recording, replace(ref, feature_id=feature))
         assert found[feature] == pytest.approx((acts[rows] > 0).mean())
