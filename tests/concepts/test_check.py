@@ -96,6 +96,7 @@ def test_the_grades_are_named_as_the_data_have_them() -> None:
     assert (found.highest, found.lowest) == (2, 1)
     assert found.length.auroc == 1.0
     assert "tells 2 from 1 with AUROC 1.00 (95% interval 0.9" in {v.about: v for v in found.verdicts}["length"].text
+    assert "tells 2 from 1 with AUROC" in {v.about: v for v in found.verdicts}["words"].text
     assert "label 3" not in " ".join(v.text for v in found.verdicts)
 
 
