@@ -128,6 +128,8 @@ def test_accuracy_has_clopper_and_pearsons_bounds():
     whole = metrics.Outcome(np.ones(80), np.repeat(np.array([1.0] * 7 + [0.0]), 10))
     expected = stats.binomtest(7, 8).proportion_ci(method="exact")
     assert bounds(metrics.accuracy, whole, np.repeat(np.arange(8), 10)) == pytest.approx((expected.low, expected.high))
+    perfect = metrics.Outcome(np.ones(80), np.ones(80))
+    assert bounds(metrics.accuracy, perfect, np.arange(80) // 10) == pytest.approx((0.025 ** (1 / 8), 1))
     none = metrics.Outcome(np.ones(9), np.zeros(9))
     assert bounds(metrics.accuracy, none, np.arange(9)) == pytest.approx((0, stats.beta.ppf(0.975, 1, 9)))
 

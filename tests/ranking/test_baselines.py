@@ -9,12 +9,18 @@ from sklearn.metrics import roc_auc_score
 
 import conceptatlas as ca
 from conceptatlas.ranking import dense
+from conceptatlas.ranking import random_directions as random_directions_module
 from conceptatlas.ranking.baselines import Contest, rounded
 from conceptatlas.ranking.dense import _ledoit_wolf, whitened_difference
 from conceptatlas.ranking.design import Design
 from conceptatlas.ranking.hidden import Pooled
 from conceptatlas.ranking.options import RankOptions
-from conceptatlas.ranking.random_directions import random_directions, threshold_for
+from conceptatlas.ranking.random_directions import (
+    best_random_direction,
+    draw_directions,
+    random_directions,
+    threshold_for,
+)
 from conceptatlas.ranking.strongest import mean_differences
 from conceptatlas.ranking.text_baselines import bag_of_words, sentence_length
 from conceptatlas.statistics import auroc
@@ -222,7 +228,47 @@ def test_random_directions_are_the_median_of_five_draws():
         for n in (1, 2, 3, 4, 5)
     ]
     assert found == singles[-1]
+    each = [
+        best_random_direction(
+            here, Pooled(hidden), [(500, 0.3), (700, 0.1)], RankOptions(), np.random.default_rng([0, 2, draw])
+        )[0]
+        for draw in range(5)
+    ]
+    aurocs = [auroc(scores[here.test], here.is_high[here.test]) for scores in each]
+    assert len(set(aurocs)) == 5
+    assert found.auroc_holdout == pytest.approx(np.median(aurocs), abs=1e-9)
+    assert (found.draws_min, found.draws_max) == pytest.approx((min(aurocs), max(aurocs)), abs=1e-9)
+    assert (found.name, "frozen" in found.detail) == ("random directions", False)  # no published control's name
     assert found.auroc_holdout == pytest.approx(auroc(found.scores[here.test], here.is_high[here.test]))
+
+
+def test_as_many_directions_are_searched_as_features(monkeypatch):
+    drawn = []
+
+    def draw(count, width, rng):
+        drawn.append(count)
+        return draw_directions(count, width, rng)
+
+    monkeypatch.setattr(random_directions_module, "draw_directions", draw)
+    monkeypatch.setattr(random_directions_module, "_PER_TILE", 300)
+    here = contest(n=60)
+    hidden = np.random.default_rng(0).normal(0, 1, (60, 5))
+    rng = np.random.default_rng(0)
+    best_random_direction(here, Pooled(hidden), [(500, 0.3), (700, 0.1)], RankOptions(), rng)
+    assert drawn == [512, 300, 200, 512, 300, 300, 100]  # of each SAE: a sample for the threshold, then the tiles
+
+
+def test_the_sentence_embedding_reads_the_token_embeddings(tmp_path):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 4, 240)
+    vectors = rng.normal(0, 1, (240, 6)) + np.where(np.arange(6) == 2, labels[:, None], 0)
+    rec = write_synthetic_recording(
+        tmp_path / "rec", {"s": np.maximum(rng.normal(0, 1, (240, 5)), 0)}, labels.tolist(), [1] * 240,
+        hidden={"embed": rng.normal(0, 1, (240, 6))}, pooled={"mean": {"embed": vectors}},
+    )  # fmt: skip
+    (found,) = [b for b in ca.rank(rec, permutations=0, resplits=0).baselines if b["baseline"] == "sentence_embedding"]
+    assert found["auroc_holdout"] > 0.9
+    assert found["detail"].startswith("mean of the model's token embeddings")
 
 
 def test_every_baseline_of_a_recording(tmp_path):

@@ -15,7 +15,7 @@ from conceptatlas.concepts import holdout_of
 from conceptatlas.ranking import Ranking
 from conceptatlas.ranking.cross import specificity
 from conceptatlas.recording import Recording
-from conceptatlas.statistics import Interval
+from conceptatlas.statistics import Interval, auroc_interval
 from tests.helpers.cli import invoke
 from tests.helpers.recordings import write_synthetic_recording
 from tests.ranking.test_rank import pooled
@@ -101,6 +101,29 @@ def test_p_values_are_corrected_over_concepts(rankings):
     assert p == [Ranking.open(path).features["p_max"].min() for path in rankings]
     assert [entry["p_holm"] for entry in found.concepts] == pytest.approx([3 * 0.01, 3 * 0.01, 3 * 0.01])
     assert stats.false_discovery_control(p).max() <= max(entry["p_holm"] for entry in found.concepts)
+
+
+def test_intervals_go_by_group(tmp_path):
+    """Ten items a group that score alike: the interval is that of the groups."""
+    paths = []
+    for c, name in enumerate(NAMES[:2]):
+        rng = np.random.default_rng(c)
+        group = np.arange(400) // 10
+        labels = (group % 2 * 3).tolist()
+        x = np.maximum(rng.normal(0, 2, (40, 3))[group] + np.array(labels)[:, None], 0)
+        groups = [f"{name}{g}" for g in group]
+        rec = write_synthetic_recording(tmp_path / name, {"s": x}, labels, [1] * 400, groups=groups, name=name)
+        ca.rank(rec, tmp_path / f"rank-{name}", **QUICK)
+        paths.append(tmp_path / f"rank-{name}")
+    for cell in ca.compare_concepts(paths, top=1).matrix:
+        rec = Recording.open(tmp_path / cell["on"])
+        held, y = holdout_of(rec.items, share=0.3), rec.items["label"].to_numpy() == 3
+        scores = pooled(rec, "s", "final")[:, cell["feature_id"]].astype(float)
+        found = auroc_interval(scores[held], y[held], np.arange(400)[held] // 10)
+        assert (cell["low"], cell["high"]) == pytest.approx(found[1:])
+        assert cell["n_groups"] == held.sum() // 10
+        alone = auroc_interval(scores[held], y[held])
+        assert cell["high"] - cell["low"] > 1.3 * (alone.high - alone.low)
 
 
 def test_files_and_command(rankings, tmp_path):

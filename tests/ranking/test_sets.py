@@ -140,6 +140,9 @@ def test_more_labels_are_better_and_five_draws_stand_behind_each_figure(tmp_path
     assert sizes[:3] == [10, 20, 40]
     assert {line["n_per_grade"] for line in curve} == set(sizes)
     assert all(line["draws"] == 5 and line["low"] <= line["median"] <= line["high"] for line in curve)
+    assert all(
+        line["low"] < line["high"] for line in curve if line["n_per_grade"] == 10 and "words" not in line["method"]
+    )
     by = {(line["method"], line["n_per_grade"]): line["median"] for line in curve}
     assert by["logistic probe", sizes[-1]] > by["logistic probe", 10]
     assert by["set of 5", sizes[-1]] > by["set of 5", 10]

@@ -16,6 +16,7 @@ from conceptatlas.ranking import Ranking
 from conceptatlas.ranking.design import Design
 from conceptatlas.ranking.strata import MAX_VALUES, strata, worst_stratum
 from conceptatlas.ranking.summary import summarise
+from conceptatlas.statistics import auroc_interval
 from tests.helpers.cli import invoke
 from tests.helpers.recordings import write_synthetic_recording
 
@@ -54,6 +55,19 @@ def test_the_rows_equal_a_slow_loop(n, n_values, seed):
         assert got[key][0] == pytest.approx(value[0])
         assert got[key][1:] == value[1:]
     assert all(r["slug"] == "s" and r["n_groups"] == r["n_high"] + r["n_low"] for r in found["rows"])
+
+
+def test_intervals_go_by_group():
+    rng = np.random.default_rng(0)
+    labels, groups = np.repeat(np.arange(40) % 2 * 3, 5), np.repeat(np.arange(40), 5)
+    scores = labels + rng.normal(0, 3, 40)[groups]
+    design = Design.build(labels, groups >= 4, groups=groups)
+    (row,) = [r for r in strata("kind", ["a"] * 200, design, [({}, scores)])["rows"] if r["comparison"] == "against"]
+    held = groups >= 4
+    by_group = auroc_interval(scores[held], labels[held] == 3, groups[held])
+    assert (row["auroc"], row["low"], row["high"]) == pytest.approx(tuple(by_group))
+    assert row["n_groups"] == 36
+    assert by_group.low < auroc_interval(scores[held], labels[held] == 3).low - 0.05
 
 
 def test_only_the_commonest_values_are_compared():

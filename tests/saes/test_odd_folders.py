@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 
 from conceptatlas.base.errors import InputError
 from conceptatlas.saes import SAESource, encode_dense, resolve_saes
+from conceptatlas.saes.asked import fit_to_model
 from tests.helpers.tiny_saes import (
     tiny_parts,
     write_dictionary_learning,
@@ -172,6 +174,15 @@ def test_words_in_a_path_place_nothing(tmp_path: Path, above: str) -> None:
     )
     source = only(write_gemma_scope(cached))
     assert (source.site, source.config_status) == ("blocks.3.hook_mlp_out", "known")
+
+
+def test_a_place_that_was_taken_for_granted_is_said(tmp_path: Path) -> None:
+    source = only(write_gemma_scope(tmp_path / "mine" / "layer_7" / "width_16k" / "average_l0_8"))
+    model: Any = SimpleNamespace(ignores_mean=False, bos="prepended")
+    (note,) = fit_to_model([source], model)[1]
+    assert "nothing says where it belongs; blocks.7.hook_resid_post was taken for granted." in note
+    named = tmp_path / "gemma-scope-2b-pt-res" / "layer_7" / "average_l0_8"
+    assert fit_to_model([only(write_gemma_scope(named))], model)[1] == []
 
 
 def test_a_sparsify_folder_of_another_name(tmp_path: Path) -> None:
