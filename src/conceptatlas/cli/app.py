@@ -22,6 +22,7 @@ COMMAND_MODULES: tuple[str, ...] = (
     "check",
     "generate",
     "annotate",
+    "train",
     "record",
     "info",
     "verify",

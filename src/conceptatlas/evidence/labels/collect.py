@@ -26,8 +26,8 @@ from conceptatlas.base.ties import comparable
 from conceptatlas.evidence.examples import N_DECILES, decile_of
 from conceptatlas.evidence.labels.contexts import Context, cut_context
 from conceptatlas.evidence.labels.targets import Target
-from conceptatlas.evidence.labels.texts import TextStream
-from conceptatlas.evidence.labels.windows import Window, WindowCutter, batches_of
+from conceptatlas.subjects.texts import TextStream
+from conceptatlas.subjects.windows import Window, WindowCutter, batches_of
 from conceptatlas.saes import SparseColumns, encode_rows
 from conceptatlas.saes.asked import fit_to_model
 from conceptatlas.subjects import Site

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from conceptatlas.concepts.similarity import normalised
 from conceptatlas.evidence.examples import cut_text
-from conceptatlas.evidence.labels.windows import Window
+from conceptatlas.subjects.windows import Window
 
 # A token counts as activating where it has at least this share of the example's largest activation.
 ACTIVE_SHARE = 0.3

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from conceptatlas.base.errors import InputError
-from conceptatlas.evidence.labels.texts import TextStream
+from conceptatlas.subjects.texts import TextStream
 
 TEXTS = ["a brave child", 'said "no, never"', "two\nlines", "ünï çödé 雨"]
 

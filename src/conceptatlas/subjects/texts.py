@@ -1,4 +1,4 @@
-"""Where texts come from: a hub data set, a folder that ``datasets`` saved, a text file, CSV, JSONL or Parquet; streamed."""
+"""Where texts come from: a hub data set, a folder, a text file, CSV, JSONL or Parquet, installed sae-probes; streamed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import csv
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from importlib.util import find_spec
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,16 @@ Record = tuple[int, object]
 """The number of a record in its source (from 0), and what its column holds."""
 
 _PARQUET_ROWS = 512
+SAE_PROBES = "sae-probes"
 
 
 class TextStream:
     """The first texts of a source, one at a time; at no time is more than a batch of the source in memory.
 
     Attributes:
-        source: A path, ``builtin:<trait>``, ``seeds:<trait>`` or a hub id (``owner/name``, or ``owner/name:config``); or
-            what messages call the texts themselves, where those were given.
+        source: A path, ``builtin:<trait>``, ``seeds:<trait>``, ``sae-probes`` (the prompts of that package, one task
+            after the other in turn) or a hub id (``owner/name``, or ``owner/name:config``); or what messages call the
+            texts themselves, where those were given.
         n_texts: How many texts have been given so far.
         n_empty: How many records so far held no text (nothing, or only white space) and were left out.
     """
@@ -63,8 +66,10 @@ class TextStream:
 def _records(source: str, column: str) -> Iterator[Record]:
     if source.startswith(("builtin:", "seeds:")):
         return _concept_records(source)
+    if source == SAE_PROBES:
+        return _sae_probes_records()
     path = Path(source).expanduser()
-    suffix = path.suffix.lower()
+    suffix = "".join(path.suffixes[-2:]).lower() if path.suffix.lower() == ".zst" else path.suffix.lower()
     if path.is_dir():
         return _saved_records(path, column)
     if path.is_file():
@@ -80,6 +85,25 @@ def _concept_records(source: str) -> Iterator[Record]:
     from conceptatlas.concepts import load_concept
 
     yield from enumerate(load_concept(source).items["text"].to_list())
+
+
+def _sae_probes_records() -> Iterator[Record]:
+    """Yield the prompts of the tasks that the package sae-probes brings, one of each task in turn."""
+    spec = find_spec("sae_probes")
+    if spec is None or not spec.submodule_search_locations:
+        raise InputError(
+            "The texts of sae-probes need that package; install it with `pip install --no-deps sae-probes`."
+        )
+    folder = Path(spec.submodule_search_locations[0]) / "data" / "cleaned_data"
+    tasks = [_zst_records(path, "prompt") for path in sorted(folder.glob("*.csv.zst"))]
+    numbers = count()
+    while tasks:
+        left = []
+        for task in tasks:
+            for _, value in islice(task, 1):
+                yield next(numbers), value
+                left.append(task)
+        tasks = left
 
 
 def _need(column: str, columns: Sequence[str], source: object) -> None:
@@ -147,6 +171,18 @@ def _csv_records(path: Path, column: str) -> Iterator[Record]:
         csv.field_size_limit(before)
 
 
+def _zst_records(path: Path, column: str) -> Iterator[Record]:
+    """Yield the records of a compressed CSV, which is unpacked in memory."""
+    import polars as pl
+
+    try:
+        frame = pl.read_csv(path, infer_schema=False)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise InputError(f"{path} is no readable compressed CSV ({_first_line(error)}); get it again.") from error
+    _need(column, frame.columns, path)
+    yield from enumerate(frame[column])
+
+
 def _parquet_records(path: Path, column: str) -> Iterator[Record]:
     import pyarrow as pa
     from pyarrow import parquet
@@ -170,6 +206,7 @@ READERS: dict[str, Callable[[Path, str], Iterator[Record]]] = {
     ".tsv": _csv_records,
     ".jsonl": _jsonl_records,
     ".ndjson": _jsonl_records,
+    ".csv.zst": _zst_records,
     ".parquet": _parquet_records,
 }
 
@@ -187,14 +224,13 @@ def _rows_of(data: Any, column: str, source: object) -> Iterator[Record]:
 
 
 def _saved_records(folder: Path, column: str) -> Iterator[Record]:
-    parquets = sorted(folder.glob("*.parquet"))
-    if parquets:
-        number = 0
-        for path in parquets:
-            for _, value in _parquet_records(path, column):
-                yield number, value
-                number += 1
-        return
+    for suffix in (".parquet", ".csv.zst", ".jsonl", ".txt"):
+        files = sorted(folder.glob(f"*{suffix}"))
+        if files:
+            numbers = count()
+            for path in files:
+                yield from ((next(numbers), value) for _, value in READERS[suffix](path, column))
+            return
     import datasets
 
     try:
