@@ -20,10 +20,10 @@ import torch
 
 from conceptatlas.evidence.labels.collect import CollectOptions, ColumnEncoder, collect
 from conceptatlas.evidence.labels.targets import Target
-from conceptatlas.subjects.texts import TextStream
 from conceptatlas.saes import SAESource, resolve_saes
 from conceptatlas.subjects import LanguageSubject, Site, load_subject
 from conceptatlas.subjects.organism import draw_any_story
+from conceptatlas.subjects.texts import TextStream
 
 STORIES_A_TEXT = 8
 AT_ONCE = 64

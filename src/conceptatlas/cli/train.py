@@ -67,7 +67,7 @@ def train(
 ) -> None:
     """Train SAEs on a model's activations, all from one forward pass. Running it again goes on where it stopped.
 
-    Example: `conceptatlas train --model organism --text builtin:dishonesty --layers 2 --width 256 --k 12 --tokens 200k --batch 512 --out saes`
+    Example: `conceptatlas train --model organism --text builtin:dishonesty --layers 2 --width 256 --tokens 20k --out saes`
     """
     from conceptatlas.training import TrainOptions, estimate_training
     from conceptatlas.training import train as run

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from conceptatlas.recording.plan import BATCH_TOKENS
 from conceptatlas.recording.forward import shard_states
+from conceptatlas.recording.plan import BATCH_TOKENS
 from conceptatlas.subjects import load_subject, parse_sites
 from conceptatlas.subjects.texts import TextStream
 from conceptatlas.subjects.windows import WindowCutter

@@ -23,10 +23,10 @@ from conceptatlas.evidence.labels.collect import (
 )
 from conceptatlas.evidence.labels.contexts import Context
 from conceptatlas.evidence.labels.targets import Target
-from conceptatlas.subjects.texts import TextStream
-from conceptatlas.subjects.windows import WindowCutter
 from conceptatlas.saes import SAESource, encode_dense, resolve_saes
 from conceptatlas.subjects import LanguageSubject, Site
+from conceptatlas.subjects.texts import TextStream
+from conceptatlas.subjects.windows import WindowCutter
 from tests.evidence.labels.conftest import SITE, WORDS, Planted
 from tests.helpers.tiny_saes import write_saelens
 

@@ -7,8 +7,8 @@ import pytest
 
 from conceptatlas.base.errors import InputError
 from conceptatlas.evidence.labels.contexts import cut_context, marked
-from conceptatlas.subjects.windows import WindowCutter, batches_of
 from conceptatlas.subjects import LanguageSubject
+from conceptatlas.subjects.windows import WindowCutter, batches_of
 
 TEXTS = [(0, "She said that."), (3, "the brave man went home and " * 9 + "She"), (4, "rain")]
 

@@ -26,11 +26,11 @@ from conceptatlas.base.ties import comparable
 from conceptatlas.evidence.examples import N_DECILES, decile_of
 from conceptatlas.evidence.labels.contexts import Context, cut_context
 from conceptatlas.evidence.labels.targets import Target
-from conceptatlas.subjects.texts import TextStream
-from conceptatlas.subjects.windows import Window, WindowCutter, batches_of
 from conceptatlas.saes import SparseColumns, encode_rows
 from conceptatlas.saes.asked import fit_to_model
 from conceptatlas.subjects import Site
+from conceptatlas.subjects.texts import TextStream
+from conceptatlas.subjects.windows import Window, WindowCutter, batches_of
 
 if TYPE_CHECKING:
     import torch

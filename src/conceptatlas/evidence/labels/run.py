@@ -23,9 +23,9 @@ from conceptatlas.evidence.labels.keywords import (
 )
 from conceptatlas.evidence.labels.scoring import count_calls, score_labels
 from conceptatlas.evidence.labels.targets import Asked, Target, pick_sae, place_features, read_features
-from conceptatlas.subjects.texts import TextStream
 from conceptatlas.evidence.labels.writing import FeatureLabel, write_examples, write_labels
 from conceptatlas.llm import LLM, Ask, ChatRequest, NoAnswer
+from conceptatlas.subjects.texts import TextStream
 
 if TYPE_CHECKING:
     from conceptatlas.ranking import Ranking
