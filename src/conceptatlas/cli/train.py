@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +13,7 @@ from conceptatlas.base.console import print_table, say
 from conceptatlas.base.errors import InputError
 
 if TYPE_CHECKING:
-    from conceptatlas.training import Estimate
+    from conceptatlas.training import Card, Estimate
 
 _UNITS = {"": 1, "k": 1_000, "m": 1_000_000, "b": 1_000_000_000}
 
@@ -95,9 +96,11 @@ def train(
         _say_estimate(estimate_training(model, text, options, device=device, dtype=dtype), as_json=as_json)
         return
     cards = run(model, text, out, options, device=device, dtype=dtype)
-    print_table(table_rows(cards), COLUMNS, as_json=as_json)
-    if not as_json:
-        say(f"{len(cards)} SAEs: {out}. Next: conceptatlas record DATA --model {model} --saes {out} --out rec")
+    if as_json:
+        print_table(table_rows(cards), COLUMNS, as_json=True)
+        return
+    _say_cards(cards)
+    say(f"{len(cards)} SAEs: {out}. Next: conceptatlas record DATA --model {model} --saes {out} --out rec")
 
 
 def read_count(option: str, text: str) -> int:
@@ -120,6 +123,18 @@ def _sites(layers: str | None, sites: str | None) -> tuple[str, ...]:
     """Return the sites of ``--layers`` and ``--sites`` together."""
     found = [f"blocks.{int(layer)}.hook_resid_post" for layer in _numbers("--layers", layers)]
     return (*found, *(site.strip() for site in (sites or "").split(",") if site.strip()))
+
+
+def _say_cards(cards: Sequence[Card]) -> None:
+    """Print a line per SAE: plain and aligned, so that names stay whole in a narrow terminal."""
+    longest = max(len(card.sae_id) for card in cards)
+    for card in cards:
+        found = card.quality
+        recovered = "–" if found.loss_recovered is None else f"{found.loss_recovered:.3f}"
+        say(
+            f"  {card.sae_id:<{longest}}  FVU {found.fvu:.3f}  L0 {found.l0:5.1f}  dead {card.dead:4.0%}  "
+            f"loss recovered {recovered}"
+        )
 
 
 def _say_estimate(found: Estimate, *, as_json: bool) -> None:

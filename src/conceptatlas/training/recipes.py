@@ -24,6 +24,8 @@ _WARM_UP, _DECAY, _DEAD = 20, 5, 20
 _DEAD_STEPS_MOST = 1000
 _CONTROL_NORM = 1.0
 _THRESHOLD_TURNS = 20
+# Anthropic's weight of the loss that brings dead latents of a JumpReLU SAE back (January 2025 update).
+_PRE_ACT = 3e-6
 
 
 def learning_rate(wanted: Wanted, options: TrainOptions) -> float:
@@ -49,6 +51,7 @@ def _settings(wanted: Wanted, options: TrainOptions) -> dict[str, Any]:
             "target_l0": wanted.sparsity,
             "l0_warm_up_steps": warm_up,
             "jumprelu_ste_to_input": True,
+            "pre_act_loss_coefficient": _PRE_ACT,
         }
     if wanted.kind == "l1":
         return {"l1_coefficient": wanted.sparsity, "l1_warm_up_steps": warm_up}
