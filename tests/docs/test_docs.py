@@ -97,3 +97,15 @@ def test_links_of_the_readme_exist() -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / "README.md").read_text(encoding="utf-8")):
         if not target.startswith("http"):
             assert (ROOT / target).exists(), target
+
+
+def test_the_page_on_training_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = ROOT / "docs" / "how-to" / "train.md"
+    for arguments in commands(page):
+        outcome = invoke(*arguments)
+        assert outcome.code == 0, f"conceptatlas {' '.join(arguments)}\n{outcome.stderr}"
+    assert len(list((tmp_path / "saes").rglob("card.json"))) == 4
+    (python,) = blocks(page, "python")
+    exec(compile(python, str(page), "exec"), {})
+    assert len(list((tmp_path / "saes-python").rglob("card.json"))) == 2

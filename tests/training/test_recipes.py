@@ -70,9 +70,14 @@ def test_every_architecture_trains_and_takes_rows_as_they_are(architecture: str,
     _, rows = planted(128 * 60)
     trainer = trainer_of(asked.wanted()[-1], asked)
     trainer.activation_scaler.scaling_factor = 0.5
-    errors = [output.losses["mse_loss"].item() for output in steps_on(trainer, rows, asked)]
-    assert len(errors) == 60
-    assert errors[-1] < errors[0]
+    outputs = [(o.losses["mse_loss"].item(), float(o.feature_acts.count_nonzero())) for o in steps_on(trainer, rows, asked)]
+    assert len(outputs) == 60
+    (first_error, first_active), (last_error, last_active) = outputs[0], outputs[-1]
+    # At first a jumprelu SAE is far from its k, and pays for coming near with error.
+    if architecture == "jumprelu":
+        assert abs(last_active / 128 - ACTIVE) < abs(first_active / 128 - ACTIVE) / 2
+    else:
+        assert last_error < first_error
     scaled = trainer.sae.decode(trainer.sae.encode(rows[:64] * 0.5)).detach()
     fold_scale(trainer)
     assert torch.allclose(trainer.sae.decode(trainer.sae.encode(rows[:64])).detach(), scaled * 2, atol=1e-4)
