@@ -70,7 +70,9 @@ def test_every_architecture_trains_and_takes_rows_as_they_are(architecture: str,
     _, rows = planted(128 * 60)
     trainer = trainer_of(asked.wanted()[-1], asked)
     trainer.activation_scaler.scaling_factor = 0.5
-    outputs = [(o.losses["mse_loss"].item(), float(o.feature_acts.count_nonzero())) for o in steps_on(trainer, rows, asked)]
+    outputs = [
+        (o.losses["mse_loss"].item(), float(o.feature_acts.count_nonzero())) for o in steps_on(trainer, rows, asked)
+    ]
     assert len(outputs) == 60
     (first_error, first_active), (last_error, last_active) = outputs[0], outputs[-1]
     # At first a jumprelu SAE is far from its k, and pays for coming near with error.

@@ -75,6 +75,18 @@ def test_record_works_at_once(trained: Trained, organism: LanguageSubject, tmp_p
     assert not [warning for warning in recording.manifest.warnings if "BOS" in warning]
 
 
+def test_a_control_is_recorded_as_one_and_compared(trained: Trained, organism: LanguageSubject, tmp_path: Path) -> None:
+    recording = ca.record("builtin:dishonesty-small", organism, str(trained(control=True)), tmp_path / "rec")
+    of = {sae.sae_id: sae.control_of for sae in recording.saes}
+    assert of == {f"{site}/64-k6{end}": f"{site}/64-k6" if end else None for site in SITES for end in ("", "-frozen")}
+    assert {sae.status for sae in recording.saes if sae.control_of} == {"not judged"}
+    assert not [warning for warning in recording.manifest.warnings if "frozen does not fit" in warning]
+    ranking = ca.rank(recording, permutations=20, resplits=0)
+    assert {row["site"] for row in ranking.baselines if row["baseline"] == "frozen_decoder"} == set(SITES)
+    assert "frozen_decoder" in {row["baseline"] for row in ranking.comparisons}
+    assert not ranking.all["slug"].str.contains("frozen").any()
+
+
 def test_an_sae_is_the_same_whatever_is_trained_beside_it(trained: Trained) -> None:
     both, alone = weights(trained()), weights(trained(sites=SITES[1:], widths=(64, 32), control=True))
     assert both[f"{SITES[1]}/64-k6"] == alone[f"{SITES[1]}/64-k6"]

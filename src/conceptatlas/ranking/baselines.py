@@ -37,8 +37,8 @@ class Baseline:
     """One baseline at one site (or of the text alone: ``site`` is empty)."""
 
     baseline: str
-    """``difference_of_means``, ``difference_of_means_whitened``, ``logistic``, ``random_directions``, ``k_sparse``,
-    ``bag_of_words``, ``word_ngrams``, ``char_ngrams``, ``sentence_embedding`` or ``length``."""
+    """``difference_of_means``, ``difference_of_means_whitened``, ``logistic``, ``random_directions``, ``frozen_decoder``,
+    ``k_sparse``, ``bag_of_words``, ``word_ngrams``, ``char_ngrams``, ``sentence_embedding`` or ``length``."""
     name: str
     site: str
     layer: int | None

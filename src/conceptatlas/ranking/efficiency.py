@@ -107,6 +107,8 @@ def _held(contest: Contest, scores: F64) -> float:
 def _by_features(source: Source, contest: Contest, draws: Sequence[Items], set_size: int) -> dict[str, list[float]]:
     by_site: dict[str, list[int]] = {}
     for number, sae in enumerate(source.recording.saes):
+        if sae.control_of is not None:
+            continue
         by_site.setdefault(sae.site, []).append(number)
     strongest: list[Strongest] = []
     with progress_bar("Label efficiency", len(by_site)) as bar:

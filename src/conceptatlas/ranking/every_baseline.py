@@ -9,6 +9,7 @@ import numpy as np
 from conceptatlas.base.progress import progress_bar
 from conceptatlas.ranking.baselines import Baseline, Contest
 from conceptatlas.ranking.dense import DENSE, difference_of_means, logistic_probe
+from conceptatlas.ranking.frozen_decoder import frozen_decoder
 from conceptatlas.ranking.options import RankOptions
 from conceptatlas.ranking.random_directions import NAME, random_directions
 from conceptatlas.ranking.search import Source
@@ -43,8 +44,9 @@ def all_baselines(source: Source, contest: Contest, options: RankOptions) -> Bas
     """Return every baseline of a recording."""
     recording = source.recording
     by_site: dict[str, list[int]] = {}
+    controls: dict[str, list[int]] = {}
     for number, sae in enumerate(recording.saes):
-        by_site.setdefault(sae.site, []).append(number)
+        (by_site if sae.control_of is None else controls).setdefault(sae.site, []).append(number)
     sites = [*(site for site in recording.hidden_sites if site not in by_site), *by_site]
     out, strongest = _of_text(source, contest), []
     with progress_bar("Baselines", len(sites)) as bar:
@@ -56,6 +58,9 @@ def all_baselines(source: Source, contest: Contest, options: RankOptions) -> Bas
             out += _of_site(source, contest, site, found, options, seed=(options.seed, 2, order))
             if found is not None:
                 out += k_sparse_probes(source, contest, site, found)
+            if site in controls:
+                control = frozen_decoder(source, contest, site, controls[site], options)
+                out += [] if control is None else [control]
             bar.advance()
     missing = sorted({entry.site for entry in out if not entry.comparable})
     notes = []

@@ -140,6 +140,15 @@ class JoinedSource:
         """Return the columns of all SAEs (or of those of these numbers), cut as the first recording's."""
         return self._first.chunks(numbers)
 
+    def firing_rows(self, chunk: Chunk) -> npt.NDArray[np.int64]:
+        """Return on how many rows of the first recording each feature of a chunk fires, int64 [F]."""
+        return self._first.firing_rows(chunk)
+
+    @property
+    def n_recorded_rows(self) -> int:
+        """The rows of the first recording whose features were kept."""
+        return self._first.n_recorded_rows
+
     def load(self, chunk: Chunk) -> ItemColumns:
         """Return the scores of a chunk's features on all items."""
         one = self._first.load(chunk)

@@ -1,7 +1,7 @@
 """The control of a search: random directions, as many as the features searched, the best chosen as a real one is.
 
 These are directions and a threshold, nothing more. The published control (Korznikov et al. 2026) freezes the decoder of
-an SAE at random and trains the rest around it; that needs a training run, and is another thing.
+an SAE at random and trains the rest around it; that needs a training run, and is another thing: see `frozen_decoder`.
 """
 
 from __future__ import annotations

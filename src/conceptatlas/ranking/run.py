@@ -346,7 +346,9 @@ class _Run:
             "smallest_p": None if self.permutations is None else self.permutations.smallest_p,
             "pearson_95": chance.line(chance.best) if chance.count else None,
             "by_sae": {
-                sae.slug: chance.line(best) for sae, best in zip(self.recording.saes, chance.by_sae, strict=True)
+                sae.slug: chance.line(best)
+                for sae, best in zip(self.recording.saes, chance.by_sae, strict=True)
+                if sae.control_of is None
             }
             if chance.count
             else {},
@@ -363,7 +365,7 @@ class _Run:
             "data_hash": manifest.concept.data_hash,
             "subject": manifest.subject.model_dump(mode="json"),
             "template": manifest.template,
-            "n_saes": len(self.recording.saes),
+            "n_saes": sum(sae.control_of is None for sae in self.recording.saes),
             "pool": source.pool,
             "sinks_left_out": 0 if source.left_out is None else int(source.left_out.sum()),
             "pool_chosen": self.options.pool == AUTO,
@@ -378,7 +380,7 @@ class _Run:
             "holdout_groups": self.design.holdout_groups(),
             "truth": truth_of(self.recording, self.contest),
             "counts": {
-                "searched": sum(self._asked(sae) for sae in self.recording.saes),
+                "searched": sum(self._asked(sae) for sae in self.recording.saes if sae.control_of is None),
                 "fired": len(found.feature),
                 "fired_where_scored": found.n_scored,
                 "tested": int((~np.isnan(self.q_value)).sum()),

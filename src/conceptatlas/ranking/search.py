@@ -66,10 +66,10 @@ class Source:
         return self._opened[number]
 
     def chunks(self, numbers: Sequence[int] | None = None) -> list[Chunk]:
-        """Return the columns of all SAEs (or of those of these numbers), cut by ``CHUNK_ENTRIES``."""
+        """Return the columns of all SAEs but controls (or of those of these numbers), cut by ``CHUNK_ENTRIES``."""
         out = []
-        for number in range(len(self.recording.saes)):
-            if numbers is not None and number not in numbers:
+        for number, sae in enumerate(self.recording.saes):
+            if sae.control_of is not None if numbers is None else number not in numbers:
                 continue
             indptr = self._columns(number).indptr
             out += [Chunk(number, start, stop) for start, stop in column_chunks(indptr, CHUNK_ENTRIES)]
@@ -203,6 +203,10 @@ def _score_chunk(
 def search(source: Source, design: Design, options: RankOptions, permutations: Permutations | None = None) -> Found:
     """Score every feature of the recording, and with ``permutations`` the best under chance, chunk by chunk."""
     chunks = source.chunks()
+    if not chunks and source.recording.saes:
+        raise InputError(
+            f"{source.recording.path} holds controls with frozen decoders only, which are not ranked; record their SAEs too."
+        )
     n_features = sum(chunk.stop - chunk.start for chunk in chunks)
     null = RankNull(design, n_features, np.random.default_rng([options.seed, 5]))
     with (

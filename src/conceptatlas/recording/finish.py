@@ -179,6 +179,7 @@ def recorded_sae(source: SAESource, joined: Mapping[str, Any]) -> RecordedSAE:
         model_name=source.model_name,
         source=getattr(source, "asked_by", ""),
         reference=reference_of(source) if isinstance(source, SAESource) else None,
+        control_of=getattr(source, "control_of", None),
         l0=check.l0,
         fvu=check.fvu,
         status=check.status,

@@ -153,6 +153,8 @@ class RecordedSAE(_Model):
     """What it was asked for by (release and pattern, folder, ``organism``)."""
     reference: SAEReference | None = None
     """By which the very SAE is found again (see ``Recording.source``); older recordings have none."""
+    control_of: str | None = None
+    """The SAE whose frozen-decoder control this is: its features are a baseline and are not ranked."""
     l0: float | None = None
     """Mean number of active features on the rows checked."""
     fvu: float | None = None

@@ -13,6 +13,7 @@ from conceptatlas.saes.registry import find_entry, neuronpedia_url
 from conceptatlas.subjects.sites import Site
 
 REGISTRY_LAYOUT = "registry"
+FROZEN_DECODER = "frozen_decoder"
 _SLUG_LENGTH = 150
 
 
@@ -81,6 +82,12 @@ class PlacedSAE:
         digest = hashlib.sha256(f"{self.release}\0{self.sae_id}".encode()).hexdigest()[:8]
         readable = re.sub(r"[^A-Za-z0-9._-]+", "_", f"{self.release}__{self.sae_id}").strip("._")
         return f"{readable[:_SLUG_LENGTH]}-{digest}"
+
+    @property
+    def control_of(self) -> str | None:
+        """Return the SAE whose frozen-decoder control this is, as its metadata say (``conceptatlas train --control``)."""
+        ours = (self.config.get("metadata") or {}).get("conceptatlas")
+        return str(ours.get("of")) if isinstance(ours, dict) and ours.get("control") == FROZEN_DECODER else None
 
     @property
     def is_row_wise(self) -> bool:

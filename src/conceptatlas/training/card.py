@@ -12,7 +12,6 @@ from conceptatlas.training.quality import Quality
 
 CARD_FILE = "card.json"
 PAGE_FILE = "README.md"
-CONTROL = "frozen_decoder"
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,11 @@ from conceptatlas.base.files import ensure_folder, read_json, write_json
 from conceptatlas.base.progress import Bar, progress_bar
 from conceptatlas.base.provenance import library_versions, write_run
 from conceptatlas.recording.lock import LOCK_FILE, folder_lock
+from conceptatlas.saes.placed import FROZEN_DECODER
 from conceptatlas.subjects import Site, load_subject, parse_sites
 from conceptatlas.subjects.texts import TextStream
 from conceptatlas.training.activations import Buffers, norm_scale
-from conceptatlas.training.card import CONTROL, Card
+from conceptatlas.training.card import Card
 from conceptatlas.training.checkpoint import load_checkpoint, save_checkpoint
 from conceptatlas.training.contexts import Contexts, make_contexts
 from conceptatlas.training.options import TrainOptions, Wanted
@@ -214,7 +215,7 @@ class _Training:
 
 def metadata_of(wanted: Wanted, options: TrainOptions, subject: LanguageSubject, text: str) -> dict[str, Any]:
     """Return what SAELens keeps beside the weights of an SAE."""
-    ours = {"conceptatlas": {"control": CONTROL, "of": wanted.trained_id}} if wanted.control else {}
+    ours = {"conceptatlas": {"control": FROZEN_DECODER, "of": wanted.trained_id}} if wanted.control else {}
     return {
         "model_name": subject.id,
         "hook_name": Site.parse(wanted.site).hook_name,

@@ -53,7 +53,7 @@ def _tiles(study: Study) -> tuple[Tile, ...]:
         held = int(study.holdout.sum())
         words = f"sentences: {study.recording.n_items - held:,} for discovery, {held:,} held out"
         tiles.append(Tile(f"{study.recording.n_items:,}", words))
-        saes = study.recording.saes
+        saes = [sae for sae in study.recording.saes if sae.control_of is None]
         layers = len({sae.layer for sae in saes})
         tiles.append(Tile(f"{len(saes):,}", f"SAEs on {layers} layer{'s' if layers != 1 else ''}"))
     if study.ranking is not None:
