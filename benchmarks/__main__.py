@@ -26,6 +26,8 @@ BENCHMARKS: dict[str, list[str]] = {
     "rank-kernels": ["rank_numba"],
     "explorer": ["explorer", "{work}/rank"],
     "prompts": ["prompts"],
+    "train": ["train"],
+    "train-made": ["train", "--model", "made", "--width", "4096", "--k", "32", "--tokens", "40000"],
     "calibration": ["calibration"],
     "probe-sweep": ["probe_sweep"],
     "probe-organism": ["probe_organism"],

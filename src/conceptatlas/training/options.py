@@ -78,7 +78,7 @@ class TrainOptions:
     batch: int = 2048
     """Rows of one step of the optimiser."""
     lr: float | None = None
-    """Adam's learning rate; None: 2e-4 · sqrt(2^14 / width) (Gao et al. 2024), at most 1e-3."""
+    """Adam's learning rate; None: 2e-4 · sqrt(2^14 / width), at most 1e-3."""
     buffer_rows: int = 1 << 16
     """Rows of each site that are in memory at a time and are shuffled among each other."""
     buffer_dtype: str = "float32"

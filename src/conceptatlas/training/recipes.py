@@ -4,8 +4,8 @@ The training itself is SAELens's: its training classes (with the auxiliary loss 
 back), its optimiser and its schedules. Rows are scaled to a mean norm of sqrt(D); the scale is folded into the weights at
 the end (``expected_average_only_in``).
 
-The control (Korznikov et al. 2026, "Sanity Checks for Sparse Autoencoders", arXiv 2602.14111): the same architecture, with
-random unit vectors for a decoder that stays as it was drawn; encoder, biases and thresholds are trained.
+The control (Korznikov et al. 2026, "Sanity Checks for Sparse Autoencoders: Do SAEs Beat Random Baselines?", arXiv 2602.14111):
+the same architecture, with random unit vectors for a decoder that stays as it was drawn; encoder, biases and thresholds are trained.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ import torch
 
 from conceptatlas.training.options import TrainOptions, Wanted
 
-# Gao et al. 2024, "Scaling and evaluating sparse autoencoders" (arXiv 2406.04093), figure 3.
+# The law 1/√width is that of Gao et al. 2024 (arXiv 2406.04093); the constant is that of EleutherAI's sparsify.
 _LR_AT, _LR_WIDTH, _LR_MOST = 2e-4, 1 << 14, 1e-3
 _WARM_UP, _DECAY, _DEAD = 20, 5, 20
 _DEAD_STEPS_MOST = 1000
 _CONTROL_NORM = 1.0
 _THRESHOLD_TURNS = 20
-# Anthropic's weight of the loss that brings dead latents of a JumpReLU SAE back (January 2025 update).
+# Weight of the loss that brings dead latents of a JumpReLU SAE back: SAELens's figure for Anthropic's setup.
 _PRE_ACT = 3e-6
 
 
