@@ -6,8 +6,9 @@
 
 SAELens is run as its users run it for a Hugging Face model (``AutoModelForCausalLM``): once for each site
 (``LanguageModelSAETrainingRunner``), and once for all of them (``MultiSAETrainingRunner``). Texts, rows, batch, width, k,
-learning rate and schedule are the same; SAELens joins texts to contexts without padding. Times are of the training alone: no
-evaluation on either side; processor seconds are to be trusted where the machine has other work. Quality is measured on the same held-out contexts, by the same code, on the saved files.
+learning rate and schedule are the same; SAELens joins texts to contexts without padding. Times are of the training alone,
+without evaluation; where the machine has other work, trust the processor's seconds. Quality is measured on the same held-out
+contexts, by the same code, on the saved files.
 """
 
 from __future__ import annotations
@@ -45,9 +46,11 @@ class Spent(NamedTuple):
 
     @classmethod
     def now(cls) -> Spent:
+        """Return the two clocks."""
         return cls(time.perf_counter(), time.process_time())
 
     def since(self) -> Spent:
+        """Return what has passed on them."""
         return Spent(time.perf_counter() - self.wall, time.process_time() - self.cpu)
 
 

@@ -4,8 +4,9 @@ The training itself is SAELens's: its training classes (with the auxiliary loss 
 back), its optimiser and its schedules. Rows are scaled to a mean norm of sqrt(D); the scale is folded into the weights at
 the end (``expected_average_only_in``).
 
-The control (Korznikov et al. 2026, "Sanity Checks for Sparse Autoencoders: Do SAEs Beat Random Baselines?", arXiv 2602.14111):
-the same architecture, with random unit vectors for a decoder that stays as it was drawn; encoder, biases and thresholds are trained.
+The control (Korznikov et al. 2026, "Sanity Checks for Sparse Autoencoders: Do SAEs Beat Random Baselines?", arXiv
+2602.14111): the same architecture, with random unit vectors for a decoder that stays as it was drawn; encoder, biases and
+thresholds are trained.
 """
 
 from __future__ import annotations
