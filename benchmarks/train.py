@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import datasets
 
 from benchmarks.label import make_texts
-from benchmarks.record_parts import machine, make_model, show
+from benchmarks.record_parts import machine, make_concept, make_model, show
 from conceptatlas.subjects import LanguageSubject, load_subject
 from conceptatlas.subjects.texts import TextStream
 from conceptatlas.training import TrainOptions
@@ -179,7 +179,8 @@ def main() -> None:
             model = str(make_model(work / "model", d_model=512, layers=8, d_mlp=2048, heads=8, kv_heads=4, d_head=64))
         subject = load_subject(model, dtype="float32")
         options = options_for(subject, arguments)
-        texts = make_texts(subject, int(1.1 * options.tokens))
+        made = arguments.model == "made"  # its tokenizer has words of its own
+        texts = make_concept(options.tokens // 12).texts if made else make_texts(subject, int(1.1 * options.tokens))
         show("machine", **machine())
         with contextlib.redirect_stderr(io.StringIO()):
             seconds = {
