@@ -57,6 +57,24 @@ def test_the_control_is_what_a_ranking_of_it_would_put_first(tmp_path, falling: 
     assert (entry["site"], entry["pool"], entry["comparable"]) == (SITE, "final", True)
 
 
+def test_what_passes_the_filters_comes_first_as_in_a_ranking(tmp_path) -> None:
+    labels = np.arange(N) % 4
+    rng = np.random.default_rng(0)
+    broken = np.array([0.0, 2.4, 1.8, 4.0])[labels]  # not monotonic, and of better correlation than what follows
+    x = np.maximum(np.stack([broken, 0.5 * labels], axis=1) + rng.normal(0, [0.05, 0.4], (N, 2)), 0).astype(np.float32)
+    saes = {"frozen": {"site": SITE, "layer": 0}, "trained": {"site": SITE, "layer": 0}}
+    alone = write_synthetic_recording(tmp_path / "alone", {"frozen": x}, labels.tolist(), [1] * N, saes=saes)
+    saes["frozen"]["control_of"] = "trained"
+    both = write_synthetic_recording(
+        tmp_path / "both", {"frozen": x, "trained": x}, labels.tolist(), [1] * N, saes=saes
+    )
+    ranking = ca.rank(alone, **QUICK)
+    assert ranking.features["feature_id"][0] == 1
+    assert ranking.features["pearson_corr"][1] > ranking.features["pearson_corr"][0]
+    (entry,) = [entry for entry in ca.rank(both, **QUICK).baselines if entry["baseline"] == "frozen_decoder"]
+    assert entry["detail"].endswith("frozen, 1")
+
+
 def test_nothing_of_the_control_is_ranked_or_counted(tmp_path) -> None:
     both = ca.rank(written(tmp_path / "both", ["frozen", "trained"], control="frozen"), **QUICK)
     alone = ca.rank(written(tmp_path / "alone", ["trained"], control=None), **QUICK)

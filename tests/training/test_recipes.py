@@ -93,8 +93,8 @@ def test_an_sae_does_not_depend_on_what_is_trained_beside_it() -> None:
     torch.manual_seed(1)
     one = trainer_of(wanted, alone)
     torch.manual_seed(2)
-    several = {w.sae_id: trainer_of(w, beside) for w in beside.wanted()}
     state = torch.get_rng_state()
+    several = {w.sae_id: trainer_of(w, beside) for w in beside.wanted()}
     for trainer in (one, *several.values()):
         assert list(steps_on(trainer, rows, alone))
     assert torch.equal(torch.get_rng_state(), state)

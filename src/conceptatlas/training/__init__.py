@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from conceptatlas.training.estimate import Estimate, estimate_training
     from conceptatlas.training.run import train
 
-# Resolved on first use: these import torch.
+# Name -> module. These import torch, so they are resolved on first use.
 _LAZY = {
     "Card": "card",
     "Estimate": "estimate",
@@ -25,5 +25,5 @@ __all__ = ["Card", "Estimate", "TrainOptions", "estimate_training", "train"]
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
-        return getattr(importlib.import_module(f"conceptatlas.training.{_LAZY[name]}"), name)
+        return getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
