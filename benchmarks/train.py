@@ -2,7 +2,7 @@
 
     python -m benchmarks.train                          # the built-in model, whose SAEs can be compared in quality
     python -m benchmarks.train --model made             # a Gemma-2-shaped random model (d 512, 8 layers): speed only
-    python -m benchmarks.train --model FOLDER --tokens 200000 --width 4096
+    python -m benchmarks.train --model smollm2 --text sae-probes --width 4096 --k 32 --tokens 20480
 
 SAELens is run as its users run it for a Hugging Face model (``AutoModelForCausalLM``): once for each site
 (``LanguageModelSAETrainingRunner``), and once for all of them (``MultiSAETrainingRunner``). Texts, rows, batch, width, k,
@@ -163,10 +163,25 @@ def figures(
     }
 
 
+def texts_for(subject: LanguageSubject, arguments: argparse.Namespace, n_tokens: int) -> list[str]:
+    """Return texts of about so many tokens, or a few more."""
+    if arguments.text is None:
+        # The made model's tokenizer has words of its own.
+        return make_concept(n_tokens // 14).texts if arguments.model == "made" else make_texts(subject, n_tokens)
+    texts, found = [], 0
+    for _, text in TextStream(arguments.text):
+        texts.append(text)
+        found += int(subject.tokenize([text], max_tokens=10**6, truncate=True).n_rows[0])
+        if found >= n_tokens:
+            break
+    return texts
+
+
 def main() -> None:
     """Run the benchmark and print its figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="organism", help="organism, made, or a folder")
+    parser.add_argument("--model", default="organism", help="organism, made, or a name or folder")
+    parser.add_argument("--text", default=None, help="a source of texts (default: made up)")
     parser.add_argument("--tokens", type=int, default=200_000)
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--k", type=float, default=16)
@@ -179,8 +194,7 @@ def main() -> None:
             model = str(make_model(work / "model", d_model=512, layers=8, d_mlp=2048, heads=8, kv_heads=4, d_head=64))
         subject = load_subject(model, dtype="float32")
         options = options_for(subject, arguments)
-        made = arguments.model == "made"  # its tokenizer has words of its own
-        texts = make_concept(options.tokens // 12).texts if made else make_texts(subject, int(1.1 * options.tokens))
+        texts = texts_for(subject, arguments, int(1.2 * options.tokens))
         show("machine", **machine())
         with contextlib.redirect_stderr(io.StringIO()):
             seconds = {

@@ -70,6 +70,7 @@ def train(
     with folder_lock(folder), _memory():
         asked = _asked(subject, source, options)
         if _is_done(folder, asked):
+            shutil.rmtree(folder / WORK_FOLDER, ignore_errors=True)  # a run may have been killed just before it did so
             return [Card.load(folder / wanted.sae_id) for wanted in options.wanted()]
         work = ensure_folder(folder / WORK_FOLDER)
         texts = TextStream(source, column=options.column)
