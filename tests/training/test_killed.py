@@ -66,7 +66,8 @@ def test_killed_at_any_moment(processes, organism, undisturbed, tmp_path) -> Non
     whole = time.perf_counter() - begin
     assert weights(tmp_path / "whole") == undisturbed
     draws = np.random.default_rng(0)
-    moments = [*draws.choice(changes - LAST, AT_CHANGES, replace=False).tolist(), *range(changes - LAST, changes), *[-1] * AT_TIMES]
+    moments = draws.choice(changes - LAST, AT_CHANGES, replace=False).tolist()
+    moments += [*range(changes - LAST, changes), *[-1] * AT_TIMES]
     killed = 0
     for number, moment in enumerate(moments):
         out = tmp_path / f"saes{number}"
