@@ -27,7 +27,7 @@ BENCHMARKS: dict[str, list[str]] = {
     "explorer": ["explorer", "{work}/rank"],
     "prompts": ["prompts"],
     "train": ["train"],
-    "train-made": ["train", "--model", "made", "--width", "4096", "--k", "32", "--tokens", "40000"],
+    "train-made": ["train", "--model", "made", "--width", "4096", "--k", "32", "--tokens", "16384"],
     "calibration": ["calibration"],
     "probe-sweep": ["probe_sweep"],
     "probe-organism": ["probe_organism"],
