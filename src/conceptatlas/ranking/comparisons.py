@@ -129,7 +129,7 @@ def compare(
 
 def _tied_with(strongest: Baseline | None, rivals: Sequence[Baseline], contest: Contest) -> set[int]:
     """Return which rivals (by ``id``) the strongest cannot be told apart from, on the same items; not the control."""
-    others = [entry for entry in rivals if entry is not strongest and entry.baseline != CONTROL]
+    others = [entry for entry in rivals if entry is not strongest and entry.baseline not in CONTROLS]
     if strongest is None or strongest.scores is None or not others:
         return set()
     test = contest.test
