@@ -28,7 +28,18 @@ SAME_FEATURE = "the same feature as rank 1"
 NAMED = 4
 
 Kind = Literal[
-    "chance", "holds", "best", "baselines", "truth", "strata", "judged", "set", "effect", "filters", "caution"
+    "chance",
+    "holds",
+    "best",
+    "baselines",
+    "truth",
+    "strata",
+    "judged",
+    "set",
+    "effect",
+    "filters",
+    "caution",
+    "concept",
 ]
 # What a page writes beside the sentences of each kind.
 ABOUT: dict[Kind, str] = {
@@ -43,6 +54,7 @@ ABOUT: dict[Kind, str] = {
     "judged": "other data",
     "filters": "filters",
     "caution": "caution",
+    "concept": "concepts",
 }
 
 

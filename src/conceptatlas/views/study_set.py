@@ -15,6 +15,7 @@ from markupsafe import Markup
 from conceptatlas.base.errors import InputError
 from conceptatlas.base.files import read_json
 from conceptatlas.base.provenance import RUN_FILE
+from conceptatlas.ranking.summary import Sentence
 from conceptatlas.views.concepts_file import read_concepts
 from conceptatlas.views.headline import Headline, Tile, headline_of
 from conceptatlas.views.html import heat_levels, render
@@ -103,14 +104,19 @@ def set_headline(found: StudySet) -> Headline:
     return Headline(
         title=found.name,
         subtitle=f"{len(found.concepts)} concepts{subject}",
-        sentences=() if found.cross is None else (*_chance(found.cross), *found.cross.sentences()),
+        sentences=() if found.cross is None else tuple(_sentences(found.cross)),
         cautions=tuple(_cautions(found)),
         tiles=tuple(tiles),
     )
 
 
+def _sentences(cross: CrossConcepts) -> list[Sentence]:
+    """Return what is said of several concepts: which searches exceed chance first of all."""
+    chance = [Sentence("chance", text) for text in _chance(cross)]
+    return chance + [Sentence("concept", text) for text in cross.sentences()]
+
+
 def _chance(cross: CrossConcepts) -> list[str]:
-    """Say which searches exceed chance, first of all."""
     known = [entry for entry in cross.concepts if entry["p_holm"] is not None]
     if not known:
         return []
