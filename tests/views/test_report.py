@@ -185,11 +185,11 @@ def test_cautions_stand_in_a_list_and_as_marks(study: Path, tmp_path: Path, monk
         assert words in cautions
     monkeypatch.setenv("COLUMNS", "80")
     shown = invoke("show", tmp_path / "s/rank").stdout
-    assert "UNSTABLE: it comes back in 10%" in shown
+    assert "UNSTABLE: it comes back in 10%" in " ".join(shown.split())
     assert " ".join(shown.split()).count("! The best feature is") == 3
     monkeypatch.setenv("COLUMNS", "200")
     assert "dense, confounded, unstable" in invoke("show", tmp_path / "s/rank").stdout
-    assert "unstable: comes back in fewer than 50% of the random re-splits" in shown
+    assert "unstable: comes back in fewer than 50% of the random re-splits" in " ".join(shown.split())
     assert "unstable: comes back in fewer than 50% of the random re-splits" in Page(text).text
     card = re.search(r'<details class="feature" id="feature-1".*?</summary>', text, re.DOTALL).group()
     assert [mark in Page(card).text for mark in ("dense", "confounded", "unstable")] == [True] * 3
