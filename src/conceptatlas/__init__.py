@@ -36,6 +36,7 @@ _PUBLIC: dict[str, str] = {
     "load_concept": "conceptatlas.concepts",
     "open_llm": "conceptatlas.llm",
     "LLMOptions": "conceptatlas.llm",
+    "local_model": "conceptatlas.evidence",
     "Recording": "conceptatlas.recording",
     "record": "conceptatlas.recording",
     "TrainOptions": "conceptatlas.training",

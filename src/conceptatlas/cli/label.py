@@ -112,7 +112,8 @@ def label(
         features, dataset, model=model, saes=saes or (), sae_id=sae_id, top_n=top_n, options=options
     )
     if dry_run:
-        more = prepared.n_calls(seed) - len(prepared.requests())
+        assert llm is not None  # a dry run has one
+        more = prepared.n_score_calls(llm.model, seed)
         cli_llm.show_plan(prepared.requests(), more=f" for labels, and {more} to score them")
         return
     if llm is None:

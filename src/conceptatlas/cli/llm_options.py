@@ -24,7 +24,9 @@ BaseUrl = Annotated[
 ]
 LocalModel = Annotated[
     str | None,
-    typer.Option("--label-model", help="Run this folder, hub id or `organism` here instead.", rich_help_panel=_PANEL),
+    typer.Option(
+        "--label-model", help="Run this model here instead; takes what --model takes.", rich_help_panel=_PANEL
+    ),
 ]
 Device = Annotated[
     str, typer.Option("--device", help="For --label-model: auto, cpu, cuda, mps.", rich_help_panel=_PANEL)
@@ -68,17 +70,13 @@ def llm_options(
     max_tokens: int | None,
 ) -> LLMOptions:
     """Gather the options of a command."""
+    from conceptatlas.evidence.labels import local_model as open_local
     from conceptatlas.llm import LLMOptions
 
-    if local_model == "organism":
-        from conceptatlas.subjects.organism.paths import organism_path
-
-        local_model = str(organism_path())
     return LLMOptions(
         model=model,
         base_url=base_url,
-        local_model=local_model,
-        device=device,
+        local_model=None if local_model is None else open_local(local_model, device=device),
         timeout=timeout,
         retries=retries,
         first_wait=wait,

@@ -42,6 +42,7 @@ _NAMES: dict[str, str] = {
     "item_bounds": "features",
     "label_features": "labels.run",
     "label_ranking": "labels.stage",
+    "local_model": "labels.labeller",
     "measure_effects": "effect_stage",
     "prepare_labels": "labels.run",
     "run_labeling": "labels.stage",

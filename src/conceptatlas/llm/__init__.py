@@ -2,7 +2,18 @@
 
 from conceptatlas.llm.cache import AnswerCache, ItemCache, default_cache_folder
 from conceptatlas.llm.client import LLM, Ask, Price, RetryPolicy, Usage
-from conceptatlas.llm.model import BadAnswer, ChatModel, ChatRequest, EndpointFailed, NoAnswer, Reply, Stop, TryAgain
+from conceptatlas.llm.local import LoadedModel, LocalModel
+from conceptatlas.llm.model import (
+    BadAnswer,
+    ChatModel,
+    ChatRequest,
+    EndpointFailed,
+    Form,
+    NoAnswer,
+    Reply,
+    Stop,
+    TryAgain,
+)
 from conceptatlas.llm.options import LLMOptions, open_llm
 from conceptatlas.llm.structured import read_answer, read_json_answer, schema_of
 
@@ -14,8 +25,11 @@ __all__ = [
     "ChatModel",
     "ChatRequest",
     "EndpointFailed",
+    "Form",
     "ItemCache",
     "LLMOptions",
+    "LoadedModel",
+    "LocalModel",
     "NoAnswer",
     "Price",
     "Reply",

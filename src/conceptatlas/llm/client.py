@@ -16,6 +16,7 @@ from conceptatlas.llm.model import BadAnswer, ChatModel, ChatRequest, EndpointFa
 T = TypeVar("T")
 _POLL = 0.2  # seconds
 _FAILURES_IN_A_ROW = 3  # requests whose retries were all spent, before the endpoint counts as gone
+_INVALID_IN_A_ROW = 8  # questions without a valid answer, before the model counts as too weak for them
 
 
 @dataclass(frozen=True)
@@ -90,11 +91,12 @@ class LLM:
         model: Where the answers come from.
         cache: Where valid answers are kept, or None.
         retry: When to try again.
-        concurrency: Requests under way at once.
+        concurrency: Requests under way at once; a model that takes several together is asked in one thread.
         price: For the cost in the summary.
         max_tokens: No answer may be longer, whatever a request allows; None leaves it to the request.
         usage: What has been asked so far.
-        stopped: Why nothing more is asked, once the endpoint has refused for good or has failed again and again.
+        stopped: Why nothing more is asked, once the model has refused for good, or has failed or given no valid answer
+            again and again.
     """
 
     model: ChatModel
@@ -110,6 +112,7 @@ class LLM:
         self._lock = threading.Lock()
         self._halt = threading.Event()
         self._failures = 0
+        self._invalid = 0
 
     def __enter__(self) -> LLM:
         return self
@@ -137,17 +140,21 @@ class LLM:
         Raises:
             NoAnswer: No valid answer came; the message says why.
         """
-        return self._ask(Ask(request, read), tries=tries)
+        (result,) = self._ask([Ask(request, read)], tries=tries)
+        if isinstance(result, NoAnswer):
+            raise result
+        return result
 
     def ask_all(self, asks: Sequence[Ask[T]], *, tries: int = 1) -> Iterator[tuple[int, T | NoAnswer]]:
-        """Ask many, ``concurrency`` at once, and yield (index, result or why there is none) as they come.
+        """Ask many, ``concurrency`` at once or so many together as the model takes; yield (index, result or why none).
 
         ``read`` runs in the thread that asked, before that thread asks the next: what it keeps on disk is safe from an
-        interrupt. Every index comes exactly once. Once the endpoint is out of reach for good, the rest come with that
+        interrupt. Every index comes exactly once. Once nothing more is asked (see ``stopped``), the rest come with that
         reason and without having been asked.
         """
         results: queue.SimpleQueue[tuple[int, T | Exception]] = queue.SimpleQueue()
-        todo = iter(enumerate(asks))
+        together = self.model.at_once
+        todo = iter([range(len(asks))[first : first + together] for first in range(0, len(asks), together)])
         lock, abandoned = threading.Lock(), threading.Event()
 
         def work() -> None:
@@ -156,16 +163,17 @@ class LLM:
                     following = next(todo, None)
                 if following is None:
                     return
-                index, ask = following
+                group = [asks[index] for index in following]
+                found: Sequence[T | Exception]
                 try:
-                    value = self._ask(ask, tries=tries)
+                    found = self._ask(group, tries=tries)
                 except Exception as reason:  # noqa: BLE001 - the asking thread raises what is not a NoAnswer
-                    results.put((index, reason))
-                else:
-                    results.put((index, value))
+                    found = [reason] * len(following)
+                for index, result in zip(following, found, strict=True):
+                    results.put((index, result))
 
         # Daemons, and not an executor: an interrupt must not wait for answers that are under way.
-        for number in range(min(self.concurrency, len(asks))):
+        for number in range(min(self.concurrency, len(asks)) if together == 1 else 1):
             threading.Thread(target=work, name=f"llm-{number}", daemon=True).start()
         try:
             for _ in asks:
@@ -177,63 +185,98 @@ class LLM:
         finally:
             abandoned.set()
 
-    def _ask(self, ask: Ask[T], *, tries: int) -> T:
-        asked = ask.request
-        if self.max_tokens is not None:
-            asked = replace(asked, max_tokens=min(self.max_tokens, asked.max_tokens))
-        key = asked.key(self.model)
-        if self.cache is not None and ask.cached and (answer := self.cache.get(key)) is not None:
+    def _ask(self, asks: Sequence[Ask[T]], *, tries: int) -> list[T | NoAnswer]:
+        """Ask together what the cache does not hold, and what got no valid answer again; return all results."""
+        if tries < 1:
+            raise ValueError(f"tries must be at least 1, not {tries}")
+        found: dict[int, T | NoAnswer] = {}
+        asked = {place: self._bounded(ask.request) for place, ask in enumerate(asks)}
+        for place, ask in enumerate(asks):
+            self._from_cache(ask, asked[place], place, found)
+        left = {place: request for place, request in asked.items() if place not in found}
+        for _ in range(tries):
+            if not left:
+                break
             try:
-                value = ask.read(answer)
-            except BadAnswer:
-                pass  # an older version found it valid; ask again
-            else:
-                self._count(cached=1)
-                return value
-        request = asked
-        for last in (number == tries - 1 for number in range(tries)):
-            try:
-                reply = self._attempts(request)
-                value = ask.read(reply.text)
-            except BadAnswer as reason:
-                self._count(invalid=1)
-                if last:
-                    raise
-                request = replace(asked, user=f"{asked.user}\n\n{_again(reason)}")
-            else:
-                if self.cache is not None and ask.cached:
-                    self.cache.put(key, reply.text, asked.as_dict(self.model))
-                return value
-        raise ValueError(f"tries must be at least 1, not {tries}")
+                replies = self._attempts(list(left.values()))
+            except NoAnswer as reason:
+                found |= dict.fromkeys(left, reason)
+                break
+            for place, reply in zip(list(left), replies, strict=True):
+                try:
+                    found[place] = self._read(asks[place], reply, asked[place])
+                    del left[place]
+                except BadAnswer as reason:
+                    self._count(invalid=1)
+                    found[place] = reason
+                    left[place] = replace(asked[place], user=f"{asked[place].user}\n\n{_again(reason)}")
+        results = [found[place] for place in range(len(asks))]
+        self._judge(results)
+        return results
 
-    def _attempts(self, request: ChatRequest) -> Reply:
+    def _bounded(self, request: ChatRequest) -> ChatRequest:
+        if self.max_tokens is None:
+            return request
+        return replace(request, max_tokens=min(self.max_tokens, request.max_tokens))
+
+    def _from_cache(self, ask: Ask[T], request: ChatRequest, place: int, found: dict[int, T | NoAnswer]) -> None:
+        """Enter the cache's answer into ``found``, if it has one (that an older version found valid, and this one may not)."""
+        answer = self.cache.get(request.key(self.model)) if self.cache is not None and ask.cached else None
+        if answer is not None:
+            with contextlib.suppress(BadAnswer):
+                found[place] = ask.read(answer)
+                self._count(cached=1)
+
+    def _read(self, ask: Ask[T], reply: Reply | BadAnswer, request: ChatRequest) -> T:
+        """Return the reply as read, and keep it if it is valid."""
+        if isinstance(reply, BadAnswer):
+            raise reply
+        value = ask.read(reply.text)
+        if self.cache is not None and ask.cached:
+            self.cache.put(request.key(self.model), reply.text, request.as_dict(self.model))
+        return value
+
+    def _attempts(self, requests: Sequence[ChatRequest]) -> list[Reply | BadAnswer]:
         """Call the model, trying again after passing failures."""
-        rng = random.Random(request.sample)
+        rng = random.Random(requests[0].sample)
         for attempt in range(self.retry.retries + 1):
             if self.stopped is not None:
                 raise self.stopped
             try:
-                reply = self.model.complete(request)
+                replies = self.model.answer(requests)
             except TryAgain as failure:
                 reason = failure
-                self._count(calls=1)
-            except BadAnswer:
-                self._count(calls=1)
-                self._answered()
-                raise
+                self._count(calls=len(requests))
             except Stop as stop:
-                self._count(calls=1)
+                self._count(calls=len(requests))
                 self.stopped = stop
                 raise
             else:
-                self._count(calls=1, prompt_tokens=reply.prompt_tokens, completion_tokens=reply.completion_tokens)
+                self._count(calls=len(requests))
+                for reply in replies:
+                    if isinstance(reply, Reply):
+                        self._count(prompt_tokens=reply.prompt_tokens, completion_tokens=reply.completion_tokens)
                 self._answered()
-                return reply
+                return replies
             if attempt < self.retry.retries:
                 self._count(retries=1)
                 if self._halt.wait(self.retry.wait(attempt, reason.wait, rng)):
                     raise EndpointFailed("interrupted")
         raise self._gave_up(reason)
+
+    def _judge(self, results: Sequence[T | NoAnswer]) -> None:
+        """Stop asking a model that gives no valid answer again and again."""
+        with self._lock:
+            for result in results:
+                if not isinstance(result, NoAnswer):
+                    self._invalid = 0
+                elif isinstance(result, BadAnswer):
+                    self._invalid += 1
+                    if self._invalid >= _INVALID_IN_A_ROW and self.stopped is None:
+                        self.stopped = Stop(
+                            f"{self._invalid} questions in a row got no valid answer (the last: {result}), so "
+                            f"{self.model.name} is too weak for them, and another model is needed"
+                        )
 
     def _answered(self) -> None:
         with self._lock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from conceptatlas.llm.keys import Secret, without_credentials
@@ -28,6 +29,9 @@ _OPTIONAL = {
 class OpenAIEndpoint:
     """A model behind an OpenAI-compatible address. Safe to call from several threads."""
 
+    at_once = 1
+    fills_forms = False
+
     def __init__(self, model: str, *, key: Secret, base_url: str | None = None, timeout: float = 120.0) -> None:
         import openai
 
@@ -45,8 +49,11 @@ class OpenAIEndpoint:
         """Close the connections."""
         self._client.close()
 
-    def complete(self, request: ChatRequest) -> Reply:
-        """Answer once; see ``ChatModel.complete`` for the errors."""
+    def answer(self, requests: Sequence[ChatRequest]) -> list[Reply | BadAnswer]:
+        """Answer each request once; see ``ChatModel.answer`` for the errors."""
+        return [self._complete(request) for request in requests]
+
+    def _complete(self, request: ChatRequest) -> Reply | BadAnswer:
         while True:
             left_out = frozenset(self._left_out)
             try:
@@ -54,8 +61,10 @@ class OpenAIEndpoint:
             except _NotTaken as refused:
                 # Another thread may have learnt the same meanwhile; a second refusal of the same is a real one.
                 if refused.parameter in left_out:
-                    raise BadAnswer(self._hide(f"the endpoint refused the request: {refused}")) from None
+                    return BadAnswer(self._hide(f"the endpoint refused the request: {refused}"))
                 self._left_out.add(refused.parameter)
+            except BadAnswer as reason:
+                return reason
 
     def _hide(self, text: str) -> str:
         return self._password.hide_in(self._secret.hide_in(text))

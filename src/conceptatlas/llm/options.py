@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from conceptatlas.llm.cache import AnswerCache, default_cache_folder
 from conceptatlas.llm.client import LLM, Price, RetryPolicy
 from conceptatlas.llm.endpoint import DEFAULT_URL, OpenAIEndpoint
 from conceptatlas.llm.keys import URL_VARIABLE, check_url, find_key, setting, without_credentials
-from conceptatlas.llm.model import ChatModel, ChatRequest, Reply, Stop
+from conceptatlas.llm.local import LocalModel
+from conceptatlas.llm.model import BadAnswer, ChatModel, ChatRequest, Reply, Stop
 
 
 @dataclass(frozen=True)
@@ -20,8 +22,7 @@ class LLMOptions:
     Attributes:
         model: The model's name at the endpoint.
         base_url: The OpenAI-compatible endpoint; ``OPENAI_BASE_URL`` or OpenAI's own where None.
-        local_model: A folder or hub id to run here instead of an endpoint.
-        device: Where to run it: ``auto``, ``cpu``, ``cuda``, ``mps``.
+        local_model: A model on this machine instead of an endpoint, as ``conceptatlas.local_model`` gives it.
         timeout: Seconds for one answer.
         retries: Further attempts after a passing failure.
         first_wait: Seconds before the first retry; later waits double.
@@ -33,8 +34,7 @@ class LLMOptions:
 
     model: str | None = None
     base_url: str | None = None
-    local_model: str | None = None
-    device: str = "auto"
+    local_model: LocalModel | None = None
     timeout: float = 120.0
     retries: int = 5
     first_wait: float = 1.0
@@ -52,10 +52,12 @@ class LLMOptions:
 class _DryModel:
     """Stands in for a model of which only the name is needed."""
 
-    def __init__(self, name: str, endpoint: str) -> None:
-        self.name, self.endpoint = name, endpoint
+    at_once = 1
 
-    def complete(self, request: ChatRequest) -> Reply:  # noqa: ARG002
+    def __init__(self, name: str, endpoint: str, *, fills_forms: bool) -> None:
+        self.name, self.endpoint, self.fills_forms = name, endpoint, fills_forms
+
+    def answer(self, requests: Sequence[ChatRequest]) -> list[Reply | BadAnswer]:  # noqa: ARG002
         raise Stop("this is a dry run: nothing is asked")
 
     def close(self) -> None:
@@ -90,9 +92,7 @@ def _model(options: LLMOptions) -> ChatModel:
     if options.local_model is not None:
         if options.base_url is not None or options.model is not None:
             raise InputError("--label-model runs a model here; give it, or --llm-model and --llm-base-url, not both.")
-        from conceptatlas.llm.local import LocalModel
-
-        return LocalModel(options.local_model, device=options.device)
+        return options.local_model
     if not options.model:
         raise InputError("No language model named: give --llm-model NAME (and --llm-base-url for your own endpoint).")
     base_url = options.base_url or setting(URL_VARIABLE)
@@ -105,9 +105,11 @@ def _model(options: LLMOptions) -> ChatModel:
 
 
 def _dry_model(options: LLMOptions) -> ChatModel:
+    if options.local_model is not None:
+        return _DryModel(options.local_model.name, options.local_model.endpoint, fills_forms=True)
     base_url = options.base_url or setting(URL_VARIABLE)
     endpoint = without_credentials(check_url(base_url)) if base_url else DEFAULT_URL
-    return _DryModel(options.local_model or options.model or "(no model named)", endpoint)
+    return _DryModel(options.model or "(no model named)", endpoint, fills_forms=False)
 
 
 def _price(text: str | None) -> Price | None:

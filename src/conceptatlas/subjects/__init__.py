@@ -10,7 +10,7 @@ from conceptatlas.subjects.sites import Site, parse_sites
 if TYPE_CHECKING:
     from conceptatlas.subjects.generation import Generated
     from conceptatlas.subjects.language import LanguageSubject, load_subject
-    from conceptatlas.subjects.loading import choose_device
+    from conceptatlas.subjects.loading import choose_device, resolve_source
     from conceptatlas.subjects.norms import attention_sinks, row_norms
     from conceptatlas.subjects.tokens import Tokenized
 
@@ -21,6 +21,7 @@ _LAZY = {
     "attention_sinks": "norms",
     "row_norms": "norms",
     "choose_device": "loading",
+    "resolve_source": "loading",
     "load_subject": "language",
     "Tokenized": "tokens",
 }
@@ -34,6 +35,7 @@ __all__ = [
     "choose_device",
     "load_subject",
     "parse_sites",
+    "resolve_source",
     "row_norms",
 ]
 

@@ -16,6 +16,7 @@ _NAMES: dict[str, str] = {
     "label_features": "run",
     "prepare_labels": "run",
     "label_ranking": "stage",
+    "local_model": "labeller",
     "run_labeling": "stage",
 }
 

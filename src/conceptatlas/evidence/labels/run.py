@@ -24,7 +24,7 @@ from conceptatlas.evidence.labels.keywords import (
 from conceptatlas.evidence.labels.scoring import count_calls, score_labels
 from conceptatlas.evidence.labels.targets import Asked, Target, pick_sae, place_features, read_features
 from conceptatlas.evidence.labels.writing import FeatureLabel, write_examples, write_labels
-from conceptatlas.llm import LLM, Ask, ChatRequest, NoAnswer
+from conceptatlas.llm import LLM, Ask, ChatModel, ChatRequest, NoAnswer
 from conceptatlas.subjects.texts import TextStream
 
 if TYPE_CHECKING:
@@ -117,9 +117,9 @@ class Prepared:
         """Return the questions for labels (none for a feature without an example)."""
         return [label_request(choice.shown) for choice in self.choices if choice.shown]
 
-    def n_calls(self, seed: int) -> int:
-        """Return how many calls labels and scores take together."""
-        return len(self.requests()) + count_calls(self.choices, seed=seed)
+    def n_score_calls(self, model: ChatModel, seed: int) -> int:
+        """Return how many calls of ``model`` the scores take."""
+        return count_calls(self.choices, model, seed=seed)
 
 
 def prepare_labels(
@@ -302,7 +302,7 @@ def _ask_labels(prepared: Prepared, options: LabelOptions, llm: LLM) -> tuple[li
                 labels[place] = replace(labels[place], label_llm=answer)
             bar.advance()
     seed = options.collect.seed
-    with progress_bar("Scores", count_calls(prepared.choices, seed=seed)) as bar:
+    with progress_bar("Scores", prepared.n_score_calls(llm.model, seed)) as bar:
         scores, lost = score_labels(
             llm, [label.label for label in labels], prepared.choices, seed=seed, tick=bar.advance
         )

@@ -14,18 +14,24 @@ from typing import Literal
 import numpy as np
 
 from conceptatlas.evidence.labels.asking import (
+    DETECTION_FORM,
     DETECTION_SYSTEM,
+    FUZZING_FORM,
     FUZZING_SYSTEM,
-    TEXTS_A_QUESTION,
+    Judging,
     Question,
     judge_asks,
+    texts_a_question,
 )
 from conceptatlas.evidence.labels.choosing import Choice, halves, wrong_marks
 from conceptatlas.evidence.labels.contexts import marked
-from conceptatlas.llm import LLM, Ask, NoAnswer
+from conceptatlas.llm import LLM, Ask, ChatModel, NoAnswer
 
 Test = Literal["detection", "fuzzing"]
-SYSTEMS: dict[Test, str] = {"detection": DETECTION_SYSTEM, "fuzzing": FUZZING_SYSTEM}
+TESTS: dict[Test, Judging] = {
+    "detection": Judging(DETECTION_SYSTEM, DETECTION_FORM),
+    "fuzzing": Judging(FUZZING_SYSTEM, FUZZING_FORM),
+}
 
 
 @dataclass(frozen=True)
@@ -84,14 +90,14 @@ def _fuzzing(choice: Choice, rng: np.random.Generator) -> list[Question]:
     ]
 
 
-def count_calls(choices: Sequence[Choice], *, seed: int) -> int:
-    """Return how many calls the scores of these features take."""
+def count_calls(choices: Sequence[Choice], model: ChatModel, *, seed: int) -> int:
+    """Return how many calls of the judge the scores of these features take."""
     sizes = [
         len(questions_of(choice, test, np.random.default_rng([seed, place])))
         for place, choice in enumerate(choices)
-        for test in SYSTEMS
+        for test in TESTS
     ]
-    return sum(-(-size // TEXTS_A_QUESTION) for size in sizes)
+    return sum(-(-size // texts_a_question(model)) for size in sizes)
 
 
 def score_labels(
@@ -119,15 +125,15 @@ def score_labels(
     """
     asks: list[Ask[list[bool]]] = []
     owners: list[tuple[int, Test, list[Question]]] = []
+    at_once = texts_a_question(llm.model)
     for place, (label, choice) in enumerate(zip(labels, choices, strict=True)):
-        for test, system in SYSTEMS.items():
+        for test, judging in TESTS.items():
             if label is None:
                 continue
             questions = questions_of(choice, test, np.random.default_rng([seed, place]))
-            for number, ask in enumerate(judge_asks(system, label, questions)):
+            for number, ask in enumerate(judge_asks(judging, label, questions, at_once)):
                 asks.append(ask)
-                first = number * TEXTS_A_QUESTION
-                owners.append((place, test, questions[first : first + TEXTS_A_QUESTION]))
+                owners.append((place, test, questions[number * at_once : (number + 1) * at_once]))
     truths: dict[tuple[int, Test], list[bool]] = {}
     verdicts: dict[tuple[int, Test], list[bool]] = {}
     asked: dict[tuple[int, Test], int] = {}
@@ -144,7 +150,7 @@ def score_labels(
     scores: list[dict[Test, Score]] = []
     for place in range(len(labels)):
         of_feature: dict[Test, Score] = {}
-        for test in SYSTEMS:
+        for test in TESTS:
             key = (place, test)
             given = verdicts.get(key, [])
             accuracy = balanced_accuracy(truths.get(key, []), given)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from conceptatlas.base.errors import WorkError
 from conceptatlas.evidence.labels.collect import CollectOptions
+from conceptatlas.evidence.labels.labeller import local_model
 from conceptatlas.evidence.labels.run import LabelOptions, LabelRun, label_features
 from conceptatlas.llm import LLM, LLMOptions, open_llm
 
@@ -82,8 +83,8 @@ def run_labeling(
     if llm is not None:
         run = label(llm)
     else:
-        local = local_model(label_model_path or model_path)
-        with open_llm(LLMOptions(local_model=local, device=device or "auto", concurrency=1)) as client:
+        local = local_model(label_model_path or model_path, device=device or "auto")
+        with open_llm(LLMOptions(local_model=local)) as client:
             run = label(client)
     return run.examples_path, run.labels_path
 
@@ -156,8 +157,7 @@ def label_ranking(
     endpoint = LLMOptions(
         model=llm_model,
         base_url=llm_base_url,
-        local_model=None if label_model is None else local_model(label_model),
-        device=device,
+        local_model=None if label_model is None else local_model(label_model, device=device),
         timeout=llm_timeout,
         max_tokens=llm_max_tokens,
         concurrency=concurrency,
@@ -167,12 +167,3 @@ def label_ranking(
     if run.stopped:
         raise WorkError(f"The language model was not asked to the end: {run.stopped}. Run again to go on.")
     return run
-
-
-def local_model(name: str) -> str:
-    """Return a model's folder or hub id; the built-in one's folder for ``organism``."""
-    if name != "organism":
-        return name
-    from conceptatlas.subjects.organism import organism_path
-
-    return str(organism_path())
