@@ -26,7 +26,7 @@ def outcome(model: LocalModel, **more: object) -> Reply | str:
 
 
 def test_a_random_model_answers_nonsense_which_is_told_as_such(folder: Path) -> None:
-    model = LocalModel(str(folder), device="cpu")
+    model = local_model(folder, device="cpu")
     first = outcome(model)
     assert first == outcome(model)
     # A random model hardly ever ends by itself; whatever it says is then no answer.
@@ -34,7 +34,7 @@ def test_a_random_model_answers_nonsense_which_is_told_as_such(folder: Path) -> 
 
 
 def test_sampling_is_seeded_by_the_request_and_leaves_the_global_generator_alone(folder: Path) -> None:
-    model = LocalModel(str(folder), device="cpu")
+    model = local_model(folder, device="cpu")
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)

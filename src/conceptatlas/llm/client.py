@@ -16,7 +16,6 @@ from conceptatlas.llm.model import BadAnswer, ChatModel, ChatRequest, EndpointFa
 T = TypeVar("T")
 _POLL = 0.2  # seconds
 _FAILURES_IN_A_ROW = 3  # requests whose retries were all spent, before the endpoint counts as gone
-_INVALID_IN_A_ROW = 8  # questions without a valid answer, before the model counts as too weak for them
 
 
 @dataclass(frozen=True)
@@ -145,12 +144,19 @@ class LLM:
             raise result
         return result
 
-    def ask_all(self, asks: Sequence[Ask[T]], *, tries: int = 1) -> Iterator[tuple[int, T | NoAnswer]]:
+    def ask_all(
+        self, asks: Sequence[Ask[T]], *, tries: int = 1, give_up: int | None = None
+    ) -> Iterator[tuple[int, T | NoAnswer]]:
         """Ask many, ``concurrency`` at once or so many together as the model takes; yield (index, result or why none).
 
         ``read`` runs in the thread that asked, before that thread asks the next: what it keeps on disk is safe from an
         interrupt. Every index comes exactly once. Once nothing more is asked (see ``stopped``), the rest come with that
         reason and without having been asked.
+
+        Args:
+            asks: The questions.
+            tries: How often each is asked until its answer is valid.
+            give_up: Ask no more after so many questions in a row without a valid answer.
         """
         results: queue.SimpleQueue[tuple[int, T | Exception]] = queue.SimpleQueue()
         together = self.model.at_once
@@ -164,13 +170,15 @@ class LLM:
                 if following is None:
                     return
                 group = [asks[index] for index in following]
-                found: Sequence[T | Exception]
                 try:
                     found = self._ask(group, tries=tries)
                 except Exception as reason:  # noqa: BLE001 - the asking thread raises what is not a NoAnswer
-                    found = [reason] * len(following)
-                for index, result in zip(following, found, strict=True):
-                    results.put((index, result))
+                    for index in following:
+                        results.put((index, reason))
+                else:
+                    self._judge(found, give_up)
+                    for index, result in zip(following, found, strict=True):
+                        results.put((index, result))
 
         # Daemons, and not an executor: an interrupt must not wait for answers that are under way.
         for number in range(min(self.concurrency, len(asks)) if together == 1 else 1):
@@ -210,9 +218,7 @@ class LLM:
                     self._count(invalid=1)
                     found[place] = reason
                     left[place] = replace(asked[place], user=f"{asked[place].user}\n\n{_again(reason)}")
-        results = [found[place] for place in range(len(asks))]
-        self._judge(results)
-        return results
+        return [found[place] for place in range(len(asks))]
 
     def _bounded(self, request: ChatRequest) -> ChatRequest:
         if self.max_tokens is None:
@@ -264,7 +270,7 @@ class LLM:
                     raise EndpointFailed("interrupted")
         raise self._gave_up(reason)
 
-    def _judge(self, results: Sequence[T | NoAnswer]) -> None:
+    def _judge(self, results: Sequence[object], give_up: int | None) -> None:
         """Stop asking a model that gives no valid answer again and again."""
         with self._lock:
             for result in results:
@@ -272,10 +278,10 @@ class LLM:
                     self._invalid = 0
                 elif isinstance(result, BadAnswer):
                     self._invalid += 1
-                    if self._invalid >= _INVALID_IN_A_ROW and self.stopped is None:
+                    if give_up is not None and self._invalid >= give_up and self.stopped is None:
                         self.stopped = Stop(
-                            f"{self._invalid} questions in a row got no valid answer (the last: {result}), so "
-                            f"{self.model.name} is too weak for them, and another model is needed"
+                            f"{self.model.name} gave no valid answer to {self._invalid} questions in a row (the last: "
+                            f"{result}); take a larger model"
                         )
 
     def _answered(self) -> None:

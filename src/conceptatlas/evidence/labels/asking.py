@@ -12,6 +12,7 @@ from conceptatlas.evidence.labels.contexts import CLOSE, OPEN, Context, marked
 from conceptatlas.llm import Ask, BadAnswer, ChatModel, ChatRequest, Form, read_answer, schema_of
 
 MAX_WORDS = 9  # "under ten words"
+GIVE_UP = 8  # questions in a row without a valid answer
 
 LABEL_SYSTEM = f"""You name what a feature inside a language model responds to.
 You are given texts on which the feature is active. The tokens that activate it stand between {OPEN} and {CLOSE}; \

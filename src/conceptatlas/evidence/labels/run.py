@@ -12,7 +12,7 @@ from conceptatlas.base.errors import InputError
 from conceptatlas.base.files import ensure_folder
 from conceptatlas.base.progress import progress_bar
 from conceptatlas.base.provenance import write_run
-from conceptatlas.evidence.labels.asking import label_request, read_label
+from conceptatlas.evidence.labels.asking import GIVE_UP, label_request, read_label
 from conceptatlas.evidence.labels.choosing import Choice, choose, unscored
 from conceptatlas.evidence.labels.collect import Collected, CollectOptions, collect
 from conceptatlas.evidence.labels.keywords import (
@@ -294,7 +294,7 @@ def _ask_labels(prepared: Prepared, options: LabelOptions, llm: LLM) -> tuple[li
     asked = [place for place, choice in enumerate(prepared.choices) if choice.shown]
     asks = [Ask(label_request(prepared.choices[place].shown), read_label) for place in asked]
     with progress_bar("Labels", len(asks)) as bar:
-        for index, answer in llm.ask_all(asks, tries=2):
+        for index, answer in llm.ask_all(asks, tries=2, give_up=GIVE_UP):
             place = asked[index]
             if isinstance(answer, NoAnswer):
                 labels[place] = replace(labels[place], reason=str(answer))

@@ -18,6 +18,7 @@ from conceptatlas.evidence.labels.asking import (
     DETECTION_SYSTEM,
     FUZZING_FORM,
     FUZZING_SYSTEM,
+    GIVE_UP,
     Judging,
     Question,
     judge_asks,
@@ -138,7 +139,7 @@ def score_labels(
     verdicts: dict[tuple[int, Test], list[bool]] = {}
     asked: dict[tuple[int, Test], int] = {}
     reasons: list[str] = []
-    for index, answer in llm.ask_all(asks, tries=2):
+    for index, answer in llm.ask_all(asks, tries=2, give_up=GIVE_UP):
         place, test, group = owners[index]
         asked[place, test] = asked.get((place, test), 0) + len(group)
         if isinstance(answer, NoAnswer):
