@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -19,10 +19,13 @@ from conceptatlas.llm import (
     BadAnswer,
     ChatRequest,
     EndpointFailed,
+    Form,
     ItemCache,
     LLMOptions,
+    LocalModel,
     NoAnswer,
     Price,
+    Reply,
     RetryPolicy,
     Stop,
     open_llm,
@@ -324,7 +327,7 @@ def test_options_that_cannot_work_are_input_errors(monkeypatch: pytest.MonkeyPat
             open_llm(LLMOptions(**options))  # type: ignore[arg-type]
 
     refused("No language model named")
-    refused("not both", model="m", local_model="x")
+    refused("not both", model="m", local_model=LocalModel("x", "local", lambda: None))
     refused("not an http", model="m", base_url="localhost:8000")
     refused("not two numbers", model="m", base_url="http://h/v1", price="1")
     refused("above 0", model="m", base_url="http://h/v1", concurrency=0)
@@ -368,3 +371,63 @@ def test_items_are_known_to_a_later_run_of_the_same_scope_only(tmp_path: Path) -
     first.put({"c": 3})
     assert ItemCache(tmp_path, {"rubric": "r", "model": "m"}).known == {"a": 1, "b": 2, "c": 3}
     assert ItemCache(tmp_path, {"model": "m", "rubric": "other"}).known == {}
+
+
+# Several questions together, and giving up --------------------------------------------------------------------------
+
+
+class Together:
+    """A model that takes four questions at once, and answers each with its first word as JSON."""
+
+    name, endpoint, at_once, fills_forms = "t", "here", 4, True
+
+    def __init__(self) -> None:
+        self.given: list[list[str]] = []
+
+    def answer(self, requests: Sequence[ChatRequest]) -> list[Reply | BadAnswer]:
+        self.given.append([request.user for request in requests])
+        words = [request.user.split()[0] for request in requests]
+        return [
+            BadAnswer("lost") if w == "lost" else Reply(json.dumps({"word": w}) if w != "bad" else w) for w in words
+        ]
+
+    def close(self) -> None:
+        pass
+
+
+def test_questions_are_put_together_as_the_model_takes_them(tmp_path: Path) -> None:
+    model = Together()
+    llm = LLM(model, cache=AnswerCache(tmp_path))
+    users = ["a", "bad", "c", "d", "e", "lost", "g", "h", "i"]
+    results = dict(llm.ask_all([Ask(request(user), read) for user in users], tries=2))
+    assert [results[i] for i in (0, 2, 3, 4, 6, 7, 8)] == ["a", "c", "d", "e", "g", "h", "i"]
+    assert "not JSON: 'bad'" in str(results[1])
+    assert str(results[5]) == "lost"
+    again = [[user.split("\n")[0] for user in group] for group in model.given]
+    assert again == [["a", "bad", "c", "d"], ["bad"], ["e", "lost", "g", "h"], ["lost"], ["i"]]
+    assert (llm.usage.calls, llm.usage.invalid, llm.usage.cached) == (11, 4, 0)
+    model.given.clear()
+    dict(llm.ask_all([Ask(request(user), read) for user in users]))
+    assert model.given == [["bad"], ["lost"]]
+    assert llm.usage.cached == 7
+
+
+def test_the_client_gives_up_on_a_model_that_gives_no_valid_answer(serve) -> None:
+    server, llm = serve(lambda asked: Answer("no") if asked.user[0] != "v" else GOOD, concurrency=1)
+    users = ["1", "2", "valid", "3", "4", "5", "6", "7"]
+    results = dict(llm.ask_all([Ask(request(user), read) for user in users], tries=2, give_up=3))
+    assert results[2] == "yes"
+    asked = [sent.user.split("\n")[0] for sent in server.requests]
+    assert asked == ["1", "1", "2", "2", "valid", "3", "3", "4", "4", "5", "5"]
+    assert isinstance(results[6], Stop)
+    assert str(results[7]) == (
+        "m gave no valid answer to 3 questions in a row (the last: the answer is not JSON: 'no'); take a larger model"
+    )
+
+
+def test_a_form_counts_only_where_it_is_filled_in(serve) -> None:
+    _, llm = serve(lambda _: GOOD)
+    plain, formed = request(), request(form=Form("{", "}"))
+    assert plain.key(llm.model) == formed.key(llm.model)
+    assert "form" not in formed.as_dict(llm.model)
+    assert plain.key(Together()) != formed.key(Together())

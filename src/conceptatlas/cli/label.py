@@ -148,7 +148,6 @@ def _report(run: LabelRun, *, as_json: bool) -> None:
             f"The language model was not asked to the end: {run.stopped}. Run the same command again to go on."
         )
     if run.unlabelled:
-        message = f"{len(run.unlabelled)} features got no valid label (the first: {run.unlabelled[0].reason})"
-        if not any(one.label_llm for one in run.labels):
-            raise WorkError(f"{message}, so search labels stand in for all; try another model.")
-        note(f"{message}; search labels stand in.")
+        if run.n_llm_labels == 0:
+            raise WorkError(f"{run.why_unlabelled}, so search labels stand in for all; try another model.")
+        note(f"{run.why_unlabelled}; search labels stand in.")

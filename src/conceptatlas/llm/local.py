@@ -9,9 +9,10 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol
 
-from conceptatlas.llm.model import BadAnswer, ChatRequest, Form, Reply, Stop
+from conceptatlas.llm.model import BadAnswer, ChatRequest, Reply, Stop
 
 if TYPE_CHECKING:
     import torch
@@ -126,7 +127,7 @@ def _prompt(tokenizer: Any, place: int, request: ChatRequest, limit: int | None)
         return _Prompt(place, request, list(ids), list(choices), room)
 
     form = request.form
-    text = _rendered(tokenizer, request) + (form.begin if form else "")
+    text = render(tokenizer, request) + (form.begin if form else "")
     if form is None or not form.options:
         longest = min(request.max_tokens, form.max_tokens) if form else request.max_tokens
         return made(_encoded(tokenizer, text), longest)
@@ -150,28 +151,38 @@ def _n_shared(prompts: Sequence[Sequence[int]]) -> int:
     )
 
 
-def _rendered(tokenizer: Any, request: ChatRequest) -> str:
-    """Return the question up to where the answer begins.
+def render(tokenizer: Any, request: ChatRequest) -> str:
+    """Return the question up to where the answer begins, after the form's examples.
 
-    Under the model's chat template; instructions join the user's turn if the template has no system. A model without a
-    template has learnt to go on with texts, so it is shown the form's examples as such a text.
+    Under the model's chat template; instructions join the first user's turn if the template has no system. A model without
+    a template goes on with a text that holds the same.
     """
+    form = request.form
+    shown = [(user, f"{form.begin}{blank}{form.end}") for user, blank in form.examples] if form else []
     if not tokenizer.chat_template:
-        form = request.form or Form("", "")
-        shown = [f"{user}\n\n{form.begin}{blank}{form.end}\n\n\n" for user, blank in form.examples]
-        return f"{tokenizer.bos_token or ''}{request.system}\n\n\n{''.join(shown)}{request.user}\n\n"
+        before = "".join(f"{user}\n\n{answer}\n\n\n" for user, answer in shown)
+        return f"{tokenizer.bos_token or ''}{request.system}\n\n\n{before}{request.user}\n\n"
     from jinja2 import TemplateError
 
-    def render(*turns: tuple[str, str]) -> str:
-        messages = [{"role": role, "content": content} for role, content in turns]
+    users = [*(user for user, _ in shown), request.user]
+    answers = [answer for _, answer in shown]
+
+    def render(system: str | None) -> str:
+        first = [] if system is None else [{"role": "system", "content": system}]
+        told = users if system is not None else [f"{request.system}\n\n{users[0]}", *users[1:]]
+        turns = [
+            [{"role": "user", "content": u}, {"role": "assistant", "content": a}]
+            for u, a in zip(told, answers, strict=False)
+        ]
+        messages = [*first, *chain.from_iterable(turns), {"role": "user", "content": told[-1]}]
         # Where a template knows thoughts, an answer that is begun has none before it.
-        more = {} if request.form is None else {"enable_thinking": False}
+        more = {} if form is None else {"enable_thinking": False}
         return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **more))
 
     try:
-        return render(("system", request.system), ("user", request.user))
+        return render(request.system)
     except TemplateError:
-        return render(("user", f"{request.system}\n\n{request.user}"))
+        return render(None)
 
 
 def _batches(prompts: Sequence[_Prompt], *, one_by_one: bool) -> Iterator[list[_Prompt]]:

@@ -180,8 +180,8 @@ def test_the_command_with_an_endpoint(planted: Planted, tmp_path: Path) -> None:
 def test_a_model_of_this_machine_that_answers_nonsense(planted: Planted, tmp_path: Path) -> None:
     done = invoke(*arguments(planted, "--features", "0", "--label-model", planted.model, "--llm-max-tokens", "8"))
     assert done.code == 1
-    assert "1 features got no valid label" in done.stderr
-    assert "search labels stand in for all" in done.stderr
+    assert "gave no valid answer to 8 questions in a row (the last: the prompt's" in done.stderr
+    assert "take a larger model" in done.stderr
     (entry,) = json.loads((tmp_path / "results/feature_labels.json").read_text())["features"]
     assert entry["label_llm"] is None
     assert entry["label"].startswith("brave")
@@ -200,9 +200,11 @@ def test_run_labeling_labels_with_the_subject_itself(planted: Planted, tmp_path:
         "the word rain",
     ]
     assert [len(json.loads(line)["examples"]) for line in examples.read_text().splitlines()] == [4, 4]
-    ca.run_labeling(
-        [1], str(planted.model), str(planted.sae), str(planted.texts), "sae", output_dir=tmp_path / "own", device="cpu"
-    )
+    with pytest.warns(UserWarning, match=r"1 features got no valid label \(the first: .*\), so search labels stand in"):
+        ca.run_labeling(
+            [1], str(planted.model), str(planted.sae), str(planted.texts), "sae", output_dir=tmp_path / "own",
+            device="cpu",
+        )  # fmt: skip
     (entry,) = json.loads((tmp_path / "own/feature_labels.json").read_text())["features"]
     assert entry["label"].startswith("bag")
     assert entry["reason"]

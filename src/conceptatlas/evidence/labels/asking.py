@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import BaseModel, ConfigDict
 
@@ -34,31 +34,63 @@ For each text say whether the marked tokens are those that the description is ab
 Answer with a JSON object only, with every id once: {{"answers": [{{"id": 1, "fits": true}}, ...]}}"""
 
 
-# For models on this machine. The examples are shown to those that only go on with texts.
+def _judge_question(label: str, texts: Sequence[str]) -> str:
+    lines = [json.dumps({"id": i, "text": text}, ensure_ascii=False) for i, text in enumerate(texts, start=1)]
+    return f"Description: {json.dumps(label, ensure_ascii=False)}\n\nTexts:\n" + "\n".join(lines)
+
+
+def _label_example(label: str, *texts: str) -> tuple[str, str]:
+    return "Texts:\n" + "\n".join(f"{i}. {json.dumps(text)}" for i, text in enumerate(texts, start=1)), label
+
+
+def _verdict_example(label: str, text: str, *, fits: bool) -> tuple[str, str]:
+    return _judge_question(label, [text]), VERDICT_OPTIONS[0 if fits else 1]
+
+
+# For models on this machine: small ones need to be shown what is wanted.
+VERDICT_OPTIONS = (" true", " false")
 LABEL_FORM = Form(
     begin='{"label": "',
     end='"}',
     examples=(
-        ('Texts:\n1. "They <<paid>> the bill."\n2. "He never <<paid>> her back."', "money that someone paid"),
-        ('Texts:\n1. "It was <<cold>> outside."\n2. "the <<freezing>> rain"', "cold weather"),
+        _label_example(
+            "weather that is cold",
+            "It was <<freezing>> when we left the house.",
+            "Bring a coat, the evenings are <<chilly>> here.",
+            "They walked home through the <<icy>> rain.",
+        ),
+        _label_example(
+            "money that somebody owes",
+            "He never paid back the <<loan>> from his brother.",
+            "Her <<debts>> grew every month.",
+            "You still <<owe>> me ten dollars!",
+        ),
+        _label_example(
+            "names of European cities",
+            "The train to <<Paris>> leaves at noon.",
+            "She was born in <<Vienna>> in 1902.",
+            "hotels in <<Madrid>>, with breakfast",
+        ),
     ),
 )
-_VERDICT_ENDS = ('{"answers": [{"id": 1, "fits":', "}]}")
-VERDICT_OPTIONS = (" true", " false")
 DETECTION_FORM = Form(
-    *_VERDICT_ENDS,
+    '{"answers": [{"id": 1, "fits":',
+    "}]}",
     VERDICT_OPTIONS,
     examples=(
-        ('Description: "cold weather"\n\nTexts:\n{"id": 1, "text": "the freezing rain"}', " true"),
-        ('Description: "cold weather"\n\nTexts:\n{"id": 1, "text": "He paid her back."}', " false"),
+        _verdict_example("weather that is cold", "They walked home through the icy rain.", fits=True),
+        _verdict_example("names of European cities", "You still owe me ten dollars!", fits=False),
+        _verdict_example("weather that is cold", "Her debts grew every month.", fits=False),
+        _verdict_example("money that somebody owes", "He never paid back the loan from his brother.", fits=True),
     ),
 )
-FUZZING_FORM = Form(
-    *_VERDICT_ENDS,
-    VERDICT_OPTIONS,
+FUZZING_FORM = replace(
+    DETECTION_FORM,
     examples=(
-        ('Description: "cold weather"\n\nTexts:\n{"id": 1, "text": "the <<freezing>> rain"}', " true"),
-        ('Description: "cold weather"\n\nTexts:\n{"id": 1, "text": "It was cold <<outside>>."}', " false"),
+        _verdict_example("weather that is cold", "They walked home through the <<icy>> rain.", fits=True),
+        _verdict_example("names of European cities", "The train to Paris leaves at <<noon>>.", fits=False),
+        _verdict_example("weather that is cold", "It was freezing when we left the <<house>>.", fits=False),
+        _verdict_example("money that somebody owes", "You still <<owe>> me ten dollars!", fits=True),
     ),
 )
 
@@ -142,10 +174,9 @@ def judge_asks(judging: Judging, label: str, questions: Sequence[Question], at_o
     asks = []
     for first in range(0, len(questions), at_once):
         group = questions[first : first + at_once]
-        lines = [json.dumps({"id": i, "text": q.text}, ensure_ascii=False) for i, q in enumerate(group, start=1)]
         request = ChatRequest(
             system=judging.system,
-            user=f"Description: {json.dumps(label, ensure_ascii=False)}\n\nTexts:\n" + "\n".join(lines),
+            user=_judge_question(label, [question.text for question in group]),
             schema_name="verdicts",
             schema=schema_of(Verdicts),
             max_tokens=1024,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -86,6 +87,16 @@ class LabelRun:
     def unlabelled(self) -> list[FeatureLabel]:
         """Features for which the language model was asked in vain."""
         return [label for label in self.labels if label.reason]
+
+    @property
+    def n_llm_labels(self) -> int:
+        """How many features have a label of the language model."""
+        return sum(label.label_llm is not None for label in self.labels)
+
+    @property
+    def why_unlabelled(self) -> str:
+        """What is said of the features for which the language model was asked in vain (there is one at least)."""
+        return f"{len(self.unlabelled)} features got no valid label (the first: {self.unlabelled[0].reason})"
 
     @property
     def silent(self) -> list[FeatureLabel]:
@@ -254,10 +265,16 @@ def label_features(
 
     Raises:
         InputError: The input is wrong; says what and where.
+
+    Warns:
+        UserWarning: The language model was asked and gave no valid label at all.
     """
     folder = ensure_folder(Path(out))
     prepared = prepare_labels(features, dataset, model=model, saes=saes, sae_id=sae_id, top_n=top_n, options=options)
-    return finish_labels(prepared, folder, options=options, llm=llm)
+    run = finish_labels(prepared, folder, options=options, llm=llm)
+    if run.unlabelled and run.n_llm_labels == 0:
+        warnings.warn(f"{run.why_unlabelled}, so search labels stand in for all; try another model.", stacklevel=2)
+    return run
 
 
 def finish_labels(
