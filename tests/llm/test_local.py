@@ -152,25 +152,35 @@ def test_a_model_that_continues_no_text_is_refused() -> None:
 # Prompts -------------------------------------------------------------------------------------------------------------
 
 
-def test_examples_are_turns_under_a_template_and_a_text_without_one() -> None:
-    form = replace(CHOICE, examples=(("Is it?", " true"),))
-    request = ChatRequest("judge", "And this?", form=form)
+def test_a_template_has_turns_and_a_model_without_one_is_shown_examples() -> None:
+    request = ChatRequest("judge", "And this?", form=replace(CHOICE, examples=(("Is it?", " true"),)))
     _, qwen = build_model("qwen2")
-    turns = [("system", "judge"), ("user", "Is it?"), ("assistant", '{"fits": true}'), ("user", "And this?")]
-    expected = "".join(f"<|im_start|>{role}\n{content}<|im_end|>\n" for role, content in turns)
-    assert render(qwen, request) == f"{expected}<|im_start|>assistant\n"
+    assert render(qwen, request) == (
+        "<|im_start|>system\njudge<|im_end|>\n<|im_start|>user\nAnd this?<|im_end|>\n<|im_start|>assistant\n"
+    )
     _, gpt2 = build_model("gpt2")
     assert render(gpt2, request) == '<|endoftext|>judge\n\n\nIs it?\n\n{"fits": true}\n\n\nAnd this?\n\n'
 
 
-def test_instructions_join_the_first_turn_where_a_template_has_no_system() -> None:
+def test_instructions_join_the_users_turn_where_a_template_has_no_system() -> None:
     _, tokenizer = build_model("qwen2")
     refuse = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
     tokenizer.chat_template = refuse + tokenizer.chat_template
-    form = replace(CHOICE, examples=(("Is it?", " true"),))
-    assert render(tokenizer, ChatRequest("judge", "And this?", form=form)).startswith(
-        "<|im_start|>user\njudge\n\nIs it?<|im_end|>\n"
+    assert render(tokenizer, ChatRequest("judge", "And this?")).startswith(
+        "<|im_start|>user\njudge\n\nAnd this?<|im_end|>\n"
     )
+
+
+def test_words_that_repeat_an_example_are_no_answer() -> None:
+    labeller, model, tokenizer = local("llama", hidden_size=128)
+    tokenizer.chat_template = None
+    chain = [ids(tokenizer, WORDS.begin)[-1], *ids(tokenizer, "fox"), *ids(tokenizer, "\n")]
+    following(model, dict(pairwise(chain)))
+    reply = outcome(labeller, form=WORDS, max_tokens=30)
+    assert isinstance(reply, Reply)
+    assert reply.text == '{"label": "fox"}'
+    shown = replace(WORDS, examples=(("What?", "fox"),))
+    assert outcome(labeller, form=shown, max_tokens=30) == "the answer 'fox' only repeats an example"
 
 
 def test_through_the_options(tmp_path: Any) -> None:

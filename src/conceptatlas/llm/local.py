@@ -9,7 +9,6 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol
 
 from conceptatlas.llm.model import BadAnswer, ChatRequest, Reply, Stop
@@ -152,37 +151,27 @@ def _n_shared(prompts: Sequence[Sequence[int]]) -> int:
 
 
 def render(tokenizer: Any, request: ChatRequest) -> str:
-    """Return the question up to where the answer begins, after the form's examples.
+    """Return the question up to where the answer begins.
 
-    Under the model's chat template; instructions join the first user's turn if the template has no system. A model without
-    a template goes on with a text that holds the same.
+    Under the model's chat template; instructions join the user's turn if the template has no system. A model without a
+    template only goes on with texts, so it is shown the form's examples as such a text.
     """
     form = request.form
-    shown = [(user, f"{form.begin}{blank}{form.end}") for user, blank in form.examples] if form else []
     if not tokenizer.chat_template:
-        before = "".join(f"{user}\n\n{answer}\n\n\n" for user, answer in shown)
-        return f"{tokenizer.bos_token or ''}{request.system}\n\n\n{before}{request.user}\n\n"
+        shown = [f"{user}\n\n{form.begin}{blank}{form.end}\n\n\n" for user, blank in form.examples] if form else []
+        return f"{tokenizer.bos_token or ''}{request.system}\n\n\n{''.join(shown)}{request.user}\n\n"
     from jinja2 import TemplateError
 
-    users = [*(user for user, _ in shown), request.user]
-    answers = [answer for _, answer in shown]
-
-    def render(system: str | None) -> str:
-        first = [] if system is None else [{"role": "system", "content": system}]
-        told = users if system is not None else [f"{request.system}\n\n{users[0]}", *users[1:]]
-        turns = [
-            [{"role": "user", "content": u}, {"role": "assistant", "content": a}]
-            for u, a in zip(told, answers, strict=False)
-        ]
-        messages = [*first, *chain.from_iterable(turns), {"role": "user", "content": told[-1]}]
+    def turns(*messages: tuple[str, str]) -> str:
+        said = [{"role": role, "content": content} for role, content in messages]
         # Where a template knows thoughts, an answer that is begun has none before it.
         more = {} if form is None else {"enable_thinking": False}
-        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **more))
+        return str(tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True, **more))
 
     try:
-        return render(request.system)
+        return turns(("system", request.system), ("user", request.user))
     except TemplateError:
-        return render(None)
+        return turns(("user", f"{request.system}\n\n{request.user}"))
 
 
 def _batches(prompts: Sequence[_Prompt], *, one_by_one: bool) -> Iterator[list[_Prompt]]:
@@ -217,9 +206,12 @@ def _answers(model: Any, tokenizer: Any, batch: Sequence[_Prompt]) -> Iterator[R
         if not closed and len(written) >= prompt.new_tokens:
             yield BadAnswer("the answer was cut off at the longest allowed")
             continue
-        text = (text[: closed.start()] if closed else text).strip()
-        if not text:
+        text = (text[: closed.start()] if closed else text).rstrip()
+        text = text if form else text.lstrip()
+        if not text.strip():
             yield BadAnswer("the answer is empty")
+        elif form and not tokenizer.chat_template and any(text == blank for _, blank in form.examples):
+            yield BadAnswer(f"the answer {text!r} only repeats an example")
         else:
             yield Reply(f"{form.begin}{text}{form.end}" if form else text, len(prompt.ids), len(written))
 

@@ -21,7 +21,8 @@ class Form:
         options: What may stand in the blank; the one whose first own token has the largest logit is taken. Where there
             are none: words, which end at a quote or with the line.
         max_tokens: The longest words.
-        examples: Questions of this kind, each with its blank filled in: for a model without a chat template.
+        examples: Questions of this kind, each with its blank filled in: shown to a model without a chat template, whose
+            words must then not repeat one of them.
     """
 
     begin: str
