@@ -19,28 +19,15 @@ import time
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 
-from conceptatlas.base.files import write_json
+from benchmarks.recordings import write_recording
 from conceptatlas.concepts import build_concept
 from conceptatlas.ranking.design import Design
 from conceptatlas.ranking.null import permute
 from conceptatlas.ranking.options import RankOptions
 from conceptatlas.ranking.search import Source, search
 from conceptatlas.recording import Recording, SparseColumns
-from conceptatlas.recording.files import write_columns, write_table
-from conceptatlas.recording.manifest import (
-    FEATURES_FOLDER,
-    ITEMS_FILE,
-    MANIFEST_FILE,
-    ROWS_FILE,
-    ConceptInfo,
-    Manifest,
-    PlanInfo,
-    RecordedSAE,
-    RecordOptions,
-    SubjectInfo,
-)
+from conceptatlas.recording.manifest import MANIFEST_FILE
 
 STRONG = 8
 
@@ -78,47 +65,12 @@ def make(path: Path, *, saes: int, features: int, items: int, rows: int, l0: flo
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 4, items)
     texts = [f"item {i} " + "word " * int(rng.integers(3, 30)) for i in range(items)]
-    concept = build_concept("benchmark", texts, labels.tolist())
-    path.mkdir(parents=True, exist_ok=True)
-    table = concept.items.with_columns(
-        pl.lit(rows, dtype=pl.Int32).alias("n_rows"),
-        (pl.int_range(items, dtype=pl.Int32) * rows).alias("first_row"),
-    )
-    n_rows = items * rows
-    row_table = pl.DataFrame({"row": np.arange(n_rows, dtype=np.int32)})
-    files = {
-        ITEMS_FILE: write_table(path / ITEMS_FILE, table),
-        ROWS_FILE: write_table(path / ROWS_FILE, row_table),
-    }
-    recorded = []
     lift = np.repeat(labels, rows) * 0.8
-    for number in range(saes):
-        slug = f"sae_{number:03d}"
-        columns = make_columns(n_rows, features, l0, lift if number % 10 == 0 else lift * 0, rng)
-        checks = write_columns(path / FEATURES_FOLDER / slug, columns)
-        recorded.append(
-            RecordedSAE(
-                slug=slug,
-                sae_id=slug,
-                site=f"blocks.{number // 5}.hook_resid_post",
-                layer=number // 5,
-                d_in=8,
-                d_sae=features,
-                average_l0=l0 + number % 5,
-                nnz=columns.nnz,
-                checksum=checks,
-            )
-        )
-    manifest = Manifest(
-        subject=SubjectInfo(id="benchmark", d_model=8, n_layers=27),
-        concept=ConceptInfo(name="benchmark", data_hash=concept.data_hash, n_items=items),
-        options=RecordOptions(keep="all" if rows > 1 else "final", hidden="none"),
-        plan=PlanInfo(n_rows=n_rows, n_tokens=n_rows, shards=[(0, items)]),
-        saes=recorded,
-        files=files,
+    columns = (
+        (n // 5, l0 + n % 5, make_columns(items * rows, features, l0, lift if n % 10 == 0 else lift * 0, rng))
+        for n in range(saes)
     )
-    write_json(path / MANIFEST_FILE, manifest.model_dump(mode="json"))
-    return Recording.open(path)
+    return write_recording(path, build_concept("benchmark", texts, labels.tolist()), columns, rows=rows)
 
 
 class Measured:

@@ -1,0 +1,1 @@
+"""What conceptatlas finds where the answer is known, or where others have published figures."""
