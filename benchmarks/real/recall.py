@@ -58,7 +58,9 @@ def make_world(correlation: float, samples: int, seed: int) -> World:
         SyntheticModelConfig(
             num_features=N_TRUE,
             hidden_dim=D,
-            correlation=LowRankCorrelationConfig(rank=8, correlation_scale=correlation, seed=seed) if correlation else None,
+            correlation=LowRankCorrelationConfig(rank=8, correlation_scale=correlation, seed=seed)
+            if correlation
+            else None,
             std_firing_magnitudes=0.3,
             seed=seed,
         )
@@ -136,9 +138,7 @@ def main() -> None:
         chosen = rng.choice(recovered, min(args.concepts, len(recovered)), replace=False)
         for n, noise in itertools.product((40, 100, 400), (0.0, 0.3, 0.6)):
             with tempfile.TemporaryDirectory() as folder:
-                places = [
-                    place_of(world, int(f), n, noise, rng, Path(folder) / str(i)) for i, f in enumerate(chosen)
-                ]
+                places = [place_of(world, int(f), n, noise, rng, Path(folder) / str(i)) for i, f in enumerate(chosen)]
             ranks = [place for place, _ in places]
             lines.append(
                 Recall(
