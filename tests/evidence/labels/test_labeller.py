@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from conceptatlas.base.errors import InputError
 from conceptatlas.evidence.labels import local_model
 from conceptatlas.evidence.labels.asking import DETECTION_FORM, Judging, Question, judge_asks, label_request, read_label
 from conceptatlas.evidence.labels.scoring import TESTS
-from conceptatlas.llm import ChatRequest, Form, Reply
+from conceptatlas.llm import BadAnswer, ChatRequest, Form, Reply
 from conceptatlas.subjects.gguf import installed_gguf
 from tests.evidence.labels.judges import as_answer
 from tests.helpers.tiny_models import tiny_model
@@ -72,3 +73,13 @@ def test_a_real_model_fills_in_what_it_knows() -> None:
         '{"city": "Paris"}',
         '{"city": "Rome"}',
     ]
+
+
+@pytest.mark.parametrize("label", ["feature", "Feature 1", "the label", "Features", "a feature #12"])
+def test_a_label_that_repeats_the_question_is_no_answer(label: str) -> None:
+    with pytest.raises(BadAnswer, match="says nothing of what the texts share"):
+        read_label(json.dumps({"label": label}))
+
+
+def test_a_label_may_hold_the_word() -> None:
+    assert read_label('{"label": "a feature film"}') == "a feature film"

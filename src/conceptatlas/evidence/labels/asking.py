@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,6 +12,8 @@ from pydantic import BaseModel, ConfigDict
 from conceptatlas.evidence.labels.contexts import CLOSE, OPEN, Context, marked
 from conceptatlas.llm import Ask, BadAnswer, ChatModel, ChatRequest, Form, read_answer, schema_of
 
+# What a small model writes that repeats the question: "feature", "Feature 1", "the label".
+_EMPTY = re.compile(r"(?:(?:a|the|this)\s+)?(?:feature|label|text|concept)s?(?:\s*#?\d+)?", re.IGNORECASE)
 MAX_WORDS = 9  # "under ten words"
 GIVE_UP = 8  # questions in a row without a valid answer
 
@@ -138,11 +141,13 @@ def read_label(answer: str) -> str:
     """Return a label from an answer.
 
     Raises:
-        BadAnswer: The answer is malformed, or the label is empty or too long.
+        BadAnswer: The answer is malformed, or the label is empty, too long, or only repeats that a label was asked for.
     """
     label = " ".join(read_answer(answer, LabelAnswer).label.split()).strip(" .\"'")
     if not any(ch.isalnum() for ch in label):
         raise BadAnswer(f"the label {label!r} holds no word")
+    if _EMPTY.fullmatch(label):
+        raise BadAnswer(f"the label {label!r} says nothing of what the texts share")
     if (words := len(label.split())) > MAX_WORDS:
         raise BadAnswer(f"the label has {words} words, and {MAX_WORDS} are the most")
     return label
