@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 from collections.abc import Generator
 
 import pytest
@@ -11,6 +14,10 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("WANDB_MODE", "disabled")
+# Nor for the user's own cache of checksums and answers.
+if "CONCEPTATLAS_CACHE" not in os.environ:
+    os.environ["CONCEPTATLAS_CACHE"] = tempfile.mkdtemp(prefix="conceptatlas-tests-")
+    atexit.register(shutil.rmtree, os.environ["CONCEPTATLAS_CACHE"], ignore_errors=True)
 
 MAY_SKIP = ("gpu", "realdata")
 

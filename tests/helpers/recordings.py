@@ -10,14 +10,12 @@ import numpy as np
 import polars as pl
 import scipy.sparse as sp
 
-from conceptatlas.base.files import write_json
 from conceptatlas.concepts import build_concept
 from conceptatlas.recording.files import write_array, write_columns, write_table
 from conceptatlas.recording.manifest import (
     FEATURES_FOLDER,
     HIDDEN_FOLDER,
     ITEMS_FILE,
-    MANIFEST_FILE,
     ROWS_FILE,
     ConceptInfo,
     Manifest,
@@ -26,6 +24,7 @@ from conceptatlas.recording.manifest import (
     RecordOptions,
     SubjectInfo,
     pooled_file,
+    seal_recording,
 )
 from conceptatlas.recording.store import ROW_COLUMNS, Recording
 from conceptatlas.saes.sparse import SparseColumns
@@ -141,7 +140,7 @@ def write_synthetic_recording(
         saes=recorded,
         files=files,
     )
-    write_json(path / MANIFEST_FILE, manifest.model_dump(mode="json"))
+    seal_recording(path, manifest)
     return Recording.open(path)
 
 

@@ -348,5 +348,7 @@ def test_a_compressed_copy_is_read_too(made, tmp_path):
 def test_the_file_wants_a_folder_and_a_suffix(rec, tmp_path):
     with pytest.raises(InputError, match=r"A probe data set is an .npz file, and .*x\.csv was given"):
         prepare_probe(rec, tmp_path / "x.csv", strategy="hidden-to-concept", layers=1)
-    with pytest.raises(InputError, match=r"^There is no folder .*none; make it"):
-        prepare_probe(rec, tmp_path / "none" / "x.npz", strategy="hidden-to-concept", layers=1)
+    (tmp_path / "rec.npz").symlink_to(rec.path / "manifest.json")
+    with pytest.raises(InputError, match=r"rec\.npz is a part of the artefact in "):
+        prepare_probe(rec, tmp_path / "rec.npz", strategy="hidden-to-concept", layers=1)
+    prepare_probe(rec, tmp_path / "none" / "x.npz", strategy="hidden-to-concept", layers=1)

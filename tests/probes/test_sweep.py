@@ -55,7 +55,9 @@ def test_the_files_hold_what_was_returned(swept):
     again = Sweep.open(swept.path)
     assert again.table.equals(swept.table)
     assert again.facts == swept.facts
-    assert {path.name for path in swept.path.iterdir()} == {"sweep.parquet", "sweep.json", "emergence.png", "run.json"}
+    assert {path.name for path in swept.path.iterdir()} == {
+        "sweep.parquet", "sweep.json", "emergence.png", "run.json", "artefact.json",
+    }  # fmt: skip
     layers = json.loads((swept.path / "sweep.json").read_text())["layers"]
     assert layers == swept.table.to_dicts()
     assert (swept.path / "emergence.png").read_bytes()[:4] == b"\x89PNG"
@@ -110,8 +112,8 @@ def test_no_hidden_states(tmp_path):
 
 
 def test_not_a_sweep(tmp_path):
-    with pytest.raises(InputError, match=r"There is no file .*sweep\.json"):
+    with pytest.raises(InputError, match=r"There is no sweep of probes in "):
         Sweep.open(tmp_path)
     (tmp_path / "sweep.json").write_text("{}")
-    with pytest.raises(InputError, match=r"is not a sweep of probes; make one with"):
+    with pytest.raises(InputError, match=r"has no artefact\.json: an earlier conceptatlas made it; run `"):
         Sweep.open(tmp_path)

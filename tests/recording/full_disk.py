@@ -26,7 +26,8 @@ STAGES = {
     "join of hidden states": ("recording.finish", "join_arrays", 0, 1),
     "tables": ("recording.finish", "write_table", 1, 0),
     "run.json": ("recording.recorder", "write_run", 0, 0),
-    "manifest": ("recording.recorder", "write_json", 1, 0),
+    "seal": ("base.artefact", "write_text", 1, 0),
+    "manifest": ("recording.manifest", "write_text", 0, 0),
 }
 
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from conceptatlas.base.errors import InputError, WorkError
+from conceptatlas.base.lock import folder_lock
 from conceptatlas.recording import Recording, verify
-from conceptatlas.recording.lock import folder_lock
 from tests.recording import killable
 
 MOMENTS = 20
@@ -161,7 +161,7 @@ def test_two_real_processes_on_one_recording(processes, gemma_path, undisturbed,
         before = contents(out)
         second, other = start_target(processes, killable.run_second, gemma_path, out)
         assert heard(other) == (
-            f"Another process is recording into {out}; wait until it has finished, or choose another folder."
+            f"Another process is writing into {out}; wait until it has finished, or choose another folder."
         )
         second.join()
         assert contents(out) == before
@@ -177,7 +177,7 @@ def test_two_real_processes_on_one_recording(processes, gemma_path, undisturbed,
 def test_the_lock_ends_with_the_block(gemma, tmp_path):
     out = tmp_path / "rec"
     out.mkdir()
-    with folder_lock(out), pytest.raises(InputError, match=r"Another process is recording into .*rec"):
+    with folder_lock(out), pytest.raises(InputError, match=r"Another process is writing into .*rec"):
         killable.job(gemma, out)
     killable.job(gemma, out)
     assert not (out / ".lock").exists()

@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conceptatlas.recording import merge
-from conceptatlas.recording.merge import feature_blocks, join_arrays, join_columns
-from conceptatlas.recording.store import open_columns
+from conceptatlas.recording.merge import feature_blocks, join_arrays, join_columns, open_part
 from tests.helpers.recordings import columns_of
 
 
@@ -34,7 +33,8 @@ def test_joined_columns_equal_the_stacked_matrix(tmp_path_factory, heights, feat
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(merge, "MERGE_ENTRIES", entries)
         nnz, checks = join_columns(parts, folder)
-    found = open_columns(folder, features, nnz)
+    found = open_part(folder)
+    assert (found.n_features, found.nnz) == (features, nnz)
     expected = columns_of(np.concatenate(dense))
     for mine, theirs in zip(found, expected, strict=True):
         assert np.array_equal(mine, theirs)

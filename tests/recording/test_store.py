@@ -73,7 +73,7 @@ def test_damage_is_named(rec, name, damage):
 
 def test_array_of_another_length_is_named(rec):
     np.save(rec.path / "features" / "a" / "values.npy", np.zeros(5, np.float32))
-    with pytest.raises(WorkError, match=r"values\.npy is damaged: its shape is \[5\]"):
+    with pytest.raises(WorkError, match=r"values\.npy is damaged \(it has 148 bytes"):
         rec.columns("a")
 
 
@@ -98,6 +98,7 @@ def test_no_recording(tmp_path):
     ],
 )
 def test_manifest_that_is_not_ours(rec, change, message):
+    (rec.path / "artefact.json").unlink()  # recordings of earlier versions have none
     path = rec.path / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(InputError, match=message):

@@ -9,6 +9,7 @@ import pytest
 
 from conceptatlas.recording import Recording, verify
 from conceptatlas.recording.files import write_array
+from conceptatlas.recording.manifest import Manifest, seal_recording
 from tests.helpers.cli import invoke
 from tests.helpers.recordings import write_synthetic_recording
 
@@ -28,11 +29,10 @@ def rec(tmp_path):
 
 def resealed(rec, name, array):
     """Replace an array and its checksum: what the checksums cannot see must still be seen."""
-    path = rec.path / "features" / "a" / name
-    check = write_array(path, array)
-    manifest = json.loads((rec.path / "manifest.json").read_text())
+    check = write_array(rec.path / "features" / "a" / name, array)
+    manifest = rec.manifest.model_dump(mode="json")
     manifest["saes"][0]["checksum"][name] = check.model_dump()
-    (rec.path / "manifest.json").write_text(json.dumps(manifest))
+    seal_recording(rec.path, Manifest.model_validate(manifest))
     return Recording.open(rec.path)
 
 
@@ -87,7 +87,7 @@ def test_sorted_across_chunks(rec, monkeypatch):
 def test_command(rec):
     outcome = invoke("verify", rec.path)
     assert outcome.code == 0
-    assert "is as it was written: 9 files" in outcome.stdout
+    assert "is as it was written: 10 files" in outcome.stdout
     path = rec.path / "features" / "a" / "values.npy"
     path.write_bytes(path.read_bytes()[:-4])
     outcome = invoke("verify", rec.path)

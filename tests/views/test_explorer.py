@@ -17,6 +17,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from conceptatlas.base.errors import InputError
+from conceptatlas.base.kinds import LABELS, RANKING
 from conceptatlas.evidence import FeatureRef
 from conceptatlas.ranking import Ranking
 from conceptatlas.ranking.legends import legend, legend_lines
@@ -25,6 +26,7 @@ from conceptatlas.views.explorer.live import Steered, Tried
 from conceptatlas.views.explorer.server import free_port
 from conceptatlas.views.firing import firing_of
 from conceptatlas.views.study_folder import Study
+from tests.helpers.artefacts import seal
 from tests.helpers.cli import invoke
 from tests.views.test_report import Page
 
@@ -173,6 +175,7 @@ def test_a_feature_that_never_fires_says_so(folder: Path) -> None:
     with client_of(folder) as client:
         if not len(silent):
             table.filter(~((pl.col("slug") == SLUG) & (pl.col("feature_id") == 5))).write_parquet(path)
+            seal(RANKING, folder / "rank")
         index = int(silent[0]) if len(silent) else 5
         reply = client.get(f"/s/study/feature/{SLUG}/{index}")
     assert reply.status_code == 200
@@ -229,6 +232,7 @@ def test_features_are_found_by_their_labels(folder: Path) -> None:
     entry = {"feature_index": 20, "slug": SLUG, "label": "<b>Lies</b> about money", "score": 1.0}
     (folder / "label").mkdir()
     (folder / "label/feature_labels.json").write_text(json.dumps({"num_features": 1, "features": [entry]}))
+    seal(LABELS, folder / "label")
     with client_of(folder) as client:
         text = client.get("/s/study/features", params={"q": "lies about"}).text
         assert rows_of(text) == []  # the tags are part of the text

@@ -16,8 +16,10 @@ from markupsafe import escape
 
 import conceptatlas as ca
 from conceptatlas.base.errors import InputError
+from conceptatlas.base.kinds import RANKING
 from conceptatlas.views.html import content_hash, heat_levels
 from conceptatlas.views.study_folder import Study
+from tests.helpers.artefacts import seal
 from tests.helpers.cli import invoke
 from tests.helpers.recordings import write_synthetic_recording
 from tests.views.studies import study_parts, write_study
@@ -174,6 +176,7 @@ def test_cautions_stand_in_a_list_and_as_marks(study: Path, tmp_path: Path, monk
     table.write_csv(path)
     run = json.loads((tmp_path / "s/rank/run.json").read_text())
     (tmp_path / "s/rank/run.json").write_text(json.dumps(run | {"warnings": ["Grade 2 has no item."]}))
+    seal(RANKING, tmp_path / "s/rank")
     text, _ = page_of(tmp_path / "s", tmp_path)
     cautions = Page(re.search(r'<div class="cautions">.*?</div>', text, re.DOTALL).group()).text
     for words in (
@@ -241,6 +244,7 @@ def test_the_best_feature_stands_against_each_baseline(study: Path, tmp_path: Pa
     other = entry | {"name": "random directions", "relation": "beats", "difference": 0.4, "p_value": 0.001, "p_holm": 0.002,
                      "strongest": False, "control": True}  # fmt: skip
     (tmp_path / "s/rank/comparisons.json").write_text(json.dumps({"comparisons": [entry, other]}))
+    seal(RANKING, tmp_path / "s/rank")
     text, page = page_of(tmp_path / "s", tmp_path)
     assert "The best feature against each baseline, on the same held-out items" in page.text
     assert "<i>logistic</i> probe" in page.text
@@ -261,6 +265,7 @@ def test_a_baseline_that_is_not_comparable_is_greyed_and_compared_with_nothing(s
         if one["baseline"] == "logistic":
             one |= {"comparable": False, "why_not": "the rows of max were not kept", "auroc_holdout": 0.0123}
     path.write_text(json.dumps({"baselines": found}))
+    seal(RANKING, tmp_path / "s/rank")
     text, page = page_of(tmp_path / "s", tmp_path)
     assert "Not comparable: the rows of max were not kept" in page.text
     row = Page(re.search(r'<tr class="pin apart.*?</tr>', text, re.DOTALL).group()).text
@@ -331,6 +336,7 @@ def test_a_report_needs_no_model(study: Path, tmp_path: Path) -> None:
 def test_a_feature_set_is_shown_with_its_gap_and_its_path(study: Path, tmp_path: Path) -> None:
     shutil.copytree(study, tmp_path / "s")
     (tmp_path / "s/rank/sets.json").write_text("{}")
+    seal(RANKING, tmp_path / "s/rank")
     assert "set" not in page_of(tmp_path / "s", tmp_path)[1].ids()
     figures = {"auroc_holdout": 0.9376, "low": 0.85, "high": 0.98}
     name = {"slug": "blocks.2.hook_resid_post__l0_12", "sae_id": "<b>layer_2</b>", "layer": 2, "feature_id": 3}
@@ -343,6 +349,7 @@ def test_a_feature_set_is_shown_with_its_gap_and_its_path(study: Path, tmp_path:
     (tmp_path / "s/rank/sets.json").write_text(json.dumps(found))
     line = {"method": "best feature", "n_per_grade": 10, "median": 0.8, "low": 0.7, "high": 0.9, "draws": 5}
     (tmp_path / "s/rank/efficiency.json").write_text(json.dumps({"efficiency": [line, line | {"n_per_grade": 20}]}))
+    seal(RANKING, tmp_path / "s/rank")
     text, page = page_of(tmp_path / "s", tmp_path)
     part = re.search(r'<section class="part" id="set".*?</section>', text, re.DOTALL).group()
     words = Page(part).text
@@ -361,6 +368,7 @@ def test_a_feature_table_of_thousands_shows_the_first_only(study: Path, tmp_path
     table = pl.read_csv(path)
     many = pl.concat([table] * 100).with_columns(pl.int_range(1, 100 * table.height + 1).alias("rank"))
     many.write_csv(path)
+    seal(RANKING, tmp_path / "s/rank")
     opened = Study.open(tmp_path / "s")
     assert len(opened.rows_by_rank) == len(opened.features) == 50
     heads = {rank: opened.family_head(rank) for rank in opened.rows_by_rank}
@@ -368,3 +376,17 @@ def test_a_feature_table_of_thousands_shows_the_first_only(study: Path, tmp_path
         same = [r for r, row in opened.rows_by_rank.items() if row["family"] == opened.rows_by_rank[rank]["family"]]
         assert head == (None if opened.rows_by_rank[rank]["family"] is None or min(same) == rank else min(same))
     assert "The first 50 of 5,000 features" in page_of(tmp_path / "s", tmp_path)[1].text
+
+
+def test_the_page_tells_no_time_and_no_home(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same study gives the same page, whenever it was made and wherever it stands."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    run = json.loads((study / "rank/run.json").read_text())
+    shutil.copytree(study, tmp_path / "s")
+    mine = run | {"options": run["options"] | {"rec": str(tmp_path / "s/rec")}, "written": "2031-02-03T04:05:06+00:00"}
+    (tmp_path / "s/rank/run.json").write_text(json.dumps(mine))
+    seal(RANKING, tmp_path / "s/rank")
+    text, _ = page_of(tmp_path / "s", tmp_path)
+    assert "2031" not in text
+    assert str(tmp_path) not in text
+    assert "~/s/rec" in text

@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 from PIL import Image
 
+from conceptatlas.base.kinds import EFFECTS, IMAGES, PROMPTS
 from conceptatlas.evidence import FeatureRef
 from conceptatlas.views import report
 from conceptatlas.views.sections.effects import effect
@@ -18,6 +19,7 @@ from conceptatlas.views.sections.images import agreement
 from conceptatlas.views.sections.prompts import followed_features, heat_rows
 from conceptatlas.views.study_folder import Study
 from conceptatlas.views.svg.maps import Marked, detect_cause_map
+from tests.helpers.artefacts import seal
 
 HOSTILE = "<script>alert(1)</script>{{7*7}}"
 
@@ -65,6 +67,8 @@ def folder(tmp_path: Path) -> Path:
     silent = {"feature": 6, "mean_active": 0.0, "label_histogram": {}, "logit_boost_class": 1}
     (tmp_path / "images" / "feature_report.json").write_text(json.dumps([feature, silent]))
     Image.new("RGB", (8, 8)).save(tmp_path / "images" / "feature_5_gallery.png")
+    for kind, stage in ((EFFECTS, "effect"), (PROMPTS, "prompts"), (IMAGES, "images")):
+        seal(kind, tmp_path / stage)
     return tmp_path
 
 
@@ -121,6 +125,7 @@ def test_the_effects_say_on_which_items_with_what_uncertainty_and_damage(folder:
     }  # fmt: skip
     found["features"][0]["doses"][1] |= {"kl_other": 3.0, "loss_rise": 0.0}
     path.write_text(json.dumps(found))
+    seal(EFFECTS, folder / "effect")
     study = Study.open(folder)
     part, card = effects_section(study), effect(study, FeatureRef("sae-1", "a/b", 2, 10.0, 7))
     assert part is not None

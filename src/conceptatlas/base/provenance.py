@@ -15,6 +15,8 @@ from typing import Any
 from conceptatlas.base.files import write_json
 
 RUN_FILE = "run.json"
+# What every run.json says; the rest are the facts of the result.
+_EVERY = ("command", "libraries", "platform", "host", "written", "artefact", "check")
 _LIBRARIES = ("conceptatlas", "torch", "transformers", "sae-lens", "numpy", "scipy", "scikit-learn", "polars")
 _SECRET = re.compile(r"(api[_-]?key|token$|secret|password|authorization)", re.IGNORECASE)
 
@@ -53,3 +55,8 @@ def write_run(folder: Path, *, command: str, options: Mapping[str, Any], file: s
             "written": datetime.now(UTC).isoformat(timespec="seconds"),
         },
     )
+
+
+def facts_of(run: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a ``run.json`` says besides command, versions, time and host: what ``write_run`` was given."""
+    return {key: value for key, value in run.items() if key not in _EVERY}

@@ -9,6 +9,7 @@ import typer
 
 from conceptatlas.base.console import note, print_table, say
 from conceptatlas.base.errors import InputError
+from conceptatlas.base.writing import may_replace
 
 if TYPE_CHECKING:
     from conceptatlas.concepts import ConceptCheck
@@ -37,6 +38,8 @@ def check(
     """
     from conceptatlas.concepts import check_concept, load_concept
 
+    if plot is not None:
+        may_replace(plot, (".png",), [data])  # before the work, not after it
     concept = load_concept(data, skip_bad_rows=True)
     found = check_concept(concept)
     if plot is not None:

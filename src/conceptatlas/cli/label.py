@@ -73,7 +73,8 @@ def label(
     Example: `conceptatlas label --features 11,313 --model organism --saes organism --sae-id blocks.1.hook_resid_post/l0_12
     --dataset builtin:caring`
     """
-    from conceptatlas.base.files import ensure_folder
+    from conceptatlas.base.kinds import LABELS
+    from conceptatlas.base.writing import may_replace_folder
     from conceptatlas.evidence.labels import CollectOptions, LabelOptions, finish_labels, prepare_labels
     from conceptatlas.llm import open_llm
 
@@ -107,7 +108,7 @@ def label(
     )
     wanted = any(value is not None for value in (llm_model, llm_base_url, label_model))
     llm = open_llm(endpoint, dry_run=dry_run) if wanted or dry_run else None  # a wrong option is told at once
-    folder = ensure_folder(output_dir)
+    may_replace_folder(LABELS, output_dir)
     prepared = prepare_labels(
         features, dataset, model=model, saes=saes or (), sae_id=sae_id, top_n=top_n, options=options
     )
@@ -117,10 +118,10 @@ def label(
         cli_llm.show_plan(prepared.requests(), more=f" for labels, and {more} to score them")
         return
     if llm is None:
-        _report(finish_labels(prepared, folder, options=options), as_json=as_json)
+        _report(finish_labels(prepared, output_dir, options=options), as_json=as_json)
         return
     with llm:
-        _report(finish_labels(prepared, folder, options=options, llm=llm), as_json=as_json)
+        _report(finish_labels(prepared, output_dir, options=options, llm=llm), as_json=as_json)
 
 
 def _worth_showing(run: LabelRun) -> list[str]:

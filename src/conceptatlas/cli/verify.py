@@ -30,7 +30,7 @@ def verify(
     from conceptatlas.recording.verifier import verify as run
 
     recording = Recording.open(rec)
-    files = recording.manifest.all_files()
+    files = recording.sealed.files
     with progress_bar("verifying", len(files)) as bar:
         problems = run(recording, lambda _: bar.advance())
     if problems or as_json:

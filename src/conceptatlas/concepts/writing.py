@@ -9,6 +9,7 @@ from pathlib import Path
 
 from conceptatlas.base.errors import InputError
 from conceptatlas.base.files import ensure_folder, write_text
+from conceptatlas.base.writing import may_replace
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> None:
@@ -34,12 +35,5 @@ def check_out(path: Path, *inputs: Path | str) -> None:
     """
     if path.suffix.lower() != ".csv":
         raise InputError(f"--out {path} does not end in .csv; name a .csv file.")
-    if path.is_dir():
-        raise InputError(f"--out {path} is a folder; name a .csv file in it.")
-    for given, written in ((Path(g), w) for g in inputs for w in (path, beside(path, "unlabelled.csv"))):
-        if given.exists() and written.exists() and written.samefile(given):
-            raise InputError(
-                f"{given} would be overwritten by --out {path}; choose another name (a rerun of the whole input asks only "
-                "for what is missing)."
-            )
-    ensure_folder(path.parent)
+    for written in (path, beside(path, "unlabelled.csv"), beside(path, "work.json"), beside(path, "run.json")):
+        may_replace(written, inputs=inputs)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from conceptatlas.base.files import atomic_file, ensure_folder, write_json
+from conceptatlas.base.files import write_csv, write_json, write_parquet
+from conceptatlas.base.kinds import EFFECTS
 from conceptatlas.base.provenance import write_run
+from conceptatlas.base.writing import writing
 from conceptatlas.evidence.effects import Effect
 from conceptatlas.evidence.features import FeatureRef
 from conceptatlas.evidence.readout import Readout
 
 EFFECTS_CSV = "effects.csv"
-EFFECTS_JSON = "effects.json"
+EFFECTS_JSON = EFFECTS.marker
 OUTPUT_SCORES = "output_scores.parquet"
 
 CSV_COLUMNS = (
@@ -84,6 +88,7 @@ class Effects:
             ``output_scores.parquet`` (slug, sae_id, layer, feature_id, output_score, top_token, top_z, kurtosis, promoted,
             suppressed).
         without_score: SAEs that have none, with the reason: slug and words.
+        options: What ``run.json`` says of how they were measured.
         path: The folder, where written.
     """
 
@@ -93,6 +98,7 @@ class Effects:
     items: dict[str, int]
     output_scores: pl.DataFrame = field(default_factory=pl.DataFrame)
     without_score: dict[str, str] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
     path: Path | None = None
 
     @property
@@ -104,13 +110,10 @@ class Effects:
         return self.table._repr_html_()
 
 
-def save_effects(effects: Effects, folder: Path, *, options: dict[str, Any]) -> None:
-    """Write the tables and ``run.json`` into ``folder``; ``run.json`` comes last."""
-    ensure_folder(folder)
-    with atomic_file(folder / EFFECTS_CSV) as handle:
-        effects.table.write_csv(handle)
-    with atomic_file(folder / OUTPUT_SCORES) as handle:
-        effects.output_scores.write_parquet(handle)
+def write_effects(effects: Effects, folder: Path) -> None:
+    """Write the tables and ``run.json`` into an empty folder."""
+    write_csv(folder / EFFECTS_CSV, effects.table)
+    write_parquet(folder / OUTPUT_SCORES, effects.output_scores)
     write_json(
         folder / EFFECTS_JSON,
         {
@@ -121,4 +124,11 @@ def save_effects(effects: Effects, folder: Path, *, options: dict[str, Any]) -> 
             "features": [found.as_json() for found in effects.features],
         },
     )
-    write_run(folder, command="effect", options={**options, "targets": effects.targets})
+    write_run(folder, command="effect", options={**effects.options, "targets": effects.targets})
+
+
+def save_effects(effects: Effects, out: str | os.PathLike[str], inputs: Mapping[str, Path | str]) -> Effects:
+    """Write the tables and ``run.json`` as an artefact, and return the effects with its folder."""
+    with writing(EFFECTS, out, inputs) as folder:
+        write_effects(effects, folder)
+    return replace(effects, path=Path(out))

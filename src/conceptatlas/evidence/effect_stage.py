@@ -13,8 +13,10 @@ import numpy.typing as npt
 import torch
 
 from conceptatlas.base.errors import InputError
+from conceptatlas.base.kinds import EFFECTS
 from conceptatlas.base.progress import progress_bar
 from conceptatlas.base.ties import comparable
+from conceptatlas.base.writing import may_replace_folder
 from conceptatlas.concepts import holdout_of
 from conceptatlas.evidence.edits import steer as steer_edit
 from conceptatlas.evidence.effect_result import Effects, FeatureEffect, save_effects
@@ -81,6 +83,9 @@ def measure_effects(
     """
     ranking = ranking if isinstance(ranking, Ranking) else Ranking.open(ranking)
     rec = rec if isinstance(rec, Recording) else Recording.open(rec)
+    inputs = {"recording": rec.path} | ({} if ranking.path is None else {"ranking": ranking.path})
+    if out is not None:
+        may_replace_folder(EFFECTS, Path(out), inputs.values())  # before the work, not after it
     if alpha is not None and not 0 < alpha <= 10:
         raise InputError(f"A dose of {alpha:g} mean residual norms is not between 0 and 10; try 0.4.")
     features = features_of_ranking(ranking, rec, top_n=None if per_layer else top_n)
@@ -109,14 +114,9 @@ def measure_effects(
             )
     ranked = features_of_ranking(ranking, rec)
     scores, without = score_saes(subject, rec, stage.sae, ranked, stage.targets)
-    effects = Effects(found, words, where, counts, scores, without, Path(out) if out is not None else None)
-    if effects.path is not None:
-        save_effects(
-            effects,
-            effects.path,
-            options={"top_n": top_n, "per_layer": per_layer, "alpha": alpha, "n_items": n_items, "seed": seed},
-        )
-    return effects
+    options = {"top_n": top_n, "per_layer": per_layer, "alpha": alpha, "n_items": n_items, "seed": seed}
+    effects = Effects(found, words, where, counts, scores, without, options)
+    return effects if out is None else save_effects(effects, out, inputs)
 
 
 def default_targets(rec: Recording) -> list[str]:

@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from conceptatlas.base.files import write_json, write_text
+from conceptatlas.base.kinds import TRACE
 from conceptatlas.base.ties import comparable
 from conceptatlas.evidence.features import FeatureRef, column_of_rows, item_bounds
 
@@ -35,7 +36,7 @@ PeakClass = Literal["early", "contextual", "late", "silent"]
 CLASSES: tuple[PeakClass, ...] = ("early", "contextual", "late", "silent")
 
 SUMMARY_TEXT = "summary_statistics.txt"
-SUMMARY_JSON = "summary_statistics.json"
+SUMMARY_JSON = TRACE.marker
 
 DEFINITION = (
     "The peak of a feature on an item is its largest activation above 0, at the first token that reaches it; its "

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from conceptatlas.base.files import write_disposable, write_json, write_text
+from conceptatlas.base.kinds import IMAGES
 from conceptatlas.evidence.bank import FeatureBank
 from conceptatlas.images.functions import (
     collect_feature_bank,
@@ -86,7 +87,7 @@ def analyse_features(
     some = images[:n_eval]
     scale = own_scale(subject, sae, some)
     report = [_evidence(bank, subject, sae, some, scale, k) for k in range(int(sae.cfg.d_sae))]
-    write_json(folder / "feature_report.json", [asdict(entry) for entry in report])
+    write_json(folder / IMAGES.marker, [asdict(entry) for entry in report])
     write_text(folder / "hypotheses.md", worksheet(report))
     for k in drawn:
         _draw(subject, sae, bank, images, data, folder, k)

@@ -10,8 +10,10 @@ import torch
 
 from conceptatlas.base.errors import InputError
 from conceptatlas.base.files import ensure_folder, write_json
+from conceptatlas.base.kinds import IMAGES
 from conceptatlas.base.progress import Bar, progress_bar
 from conceptatlas.base.provenance import write_run
+from conceptatlas.base.writing import writing
 from conceptatlas.evidence.edits import reconstruct, reconstruct_boolean
 from conceptatlas.images.analysis import analyse_features
 from conceptatlas.images.saved import MODELS_FILE, save_pair
@@ -202,16 +204,19 @@ def run_laboratory(config: LaboratoryConfig, out: Path | str) -> Laboratory:
     Raises:
         InputError: The data or the options are wrong.
     """
-    data = load_images(config.dataset, seed=config.seed)
-    folder = ensure_folder(Path(out))
-    with progress_bar("classifier", total=1 + 2 * len(config.target_l0)) as bar:
+    source = Path(config.dataset)
+    with (
+        writing(IMAGES, out, {"images": source} if source.is_file() else {}) as folder,
+        progress_bar("classifier", total=1 + 2 * len(config.target_l0)) as bar,
+    ):
+        data = load_images(config.dataset, seed=config.seed)
         subject = _subject(config, data)
         baseline = accuracy(subject, data)
         bar.advance()
         saes, summaries = _all_targets(config, subject, data, baseline, folder, bar)
-    write_json(folder / "summary.json", [summary.as_json() for summary in summaries])
-    write_run(folder, command="images run", options=asdict(config), images=len(data.train_labels))
-    return Laboratory(subject, data, tuple(saes), tuple(summaries), folder)
+        write_json(folder / "summary.json", [summary.as_json() for summary in summaries])
+        write_run(folder, command="images run", options=asdict(config), images=len(data.train_labels))
+    return Laboratory(subject, data, tuple(saes), tuple(summaries), Path(out))
 
 
 def _all_targets(

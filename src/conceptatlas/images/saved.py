@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import Any, get_args
 import torch
 
 from conceptatlas.base.errors import InputError
-from conceptatlas.base.files import atomic_file, ensure_folder, write_json
+from conceptatlas.base.files import write_bytes, write_json
+from conceptatlas.base.kinds import IMAGES
 from conceptatlas.base.provenance import write_run
+from conceptatlas.base.writing import writing
 from conceptatlas.images.analysis import FeatureEvidence, analyse_features
 from conceptatlas.subjects.images import FeedForward, ImageData, ImageSubject, Kind, load_images
 
@@ -35,7 +38,7 @@ class SavedPair:
     dataset: str
 
 
-def save_pair(subject: ImageSubject, sae: Any, data: ImageData, path: Path) -> None:
+def save_pair(subject: ImageSubject, sae: Any, images: ImageData, path: Path) -> None:
     """Write classifier, standardisation and SAE to ``path``."""
     from safetensors.torch import save
 
@@ -43,10 +46,18 @@ def save_pair(subject: ImageSubject, sae: Any, data: ImageData, path: Path) -> N
     tensors = {f"{_MODEL}{name}": tensor for name, tensor in model.state_dict().items()}
     tensors |= {f"{_SAE}{name}": tensor for name, tensor in sae.state_dict().items()}
     tensors |= {"mean": subject.mean, "std": subject.std}
-    height, width = data.image_shape
-    facts = {"kind": model.kind, "dataset": data.name, "height": str(height), "width": str(width)}
-    with atomic_file(path) as handle:
-        handle.write(save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, metadata=facts))
+    height, width = images.image_shape
+    facts = {"kind": model.kind, "dataset": images.name, "height": str(height), "width": str(width)}
+    data = save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, metadata=facts)
+    write_bytes(path, _with_sorted_header(data))
+
+
+def _with_sorted_header(data: bytes) -> bytes:
+    """Return a safetensors file with the keys of its header in order: the library writes the metadata's in any."""
+    size = int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8 : 8 + size]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + data[8 + size :]
 
 
 def load_pair(path: Path) -> SavedPair:
@@ -95,12 +106,12 @@ def shipped_path() -> Path:
 
 def run_demo(out: Path | str, *, top_k: int = 20, n_eval: int = 1000) -> list[FeatureEvidence]:
     """Run only the analysis, on the shipped digit classifier and SAE; artefacts as those of ``images run``."""
-    folder = ensure_folder(Path(out))
-    pair = load_pair(shipped_path())
-    data = load_images(pair.dataset)
-    drawn = range(int(pair.sae.cfg.d_sae))
-    found = analyse_features(pair.subject, pair.sae, data, folder, top_k=top_k, n_eval=n_eval, drawn=drawn)
-    save_pair(pair.subject, pair.sae, data, folder / MODELS_FILE)
-    write_json(folder / "summary.json", [])
-    write_run(folder, command="images demo", options={"top_k": top_k, "n_eval": n_eval})
+    with writing(IMAGES, out) as folder:
+        pair = load_pair(shipped_path())
+        data = load_images(pair.dataset)
+        drawn = range(int(pair.sae.cfg.d_sae))
+        found = analyse_features(pair.subject, pair.sae, data, folder, top_k=top_k, n_eval=n_eval, drawn=drawn)
+        save_pair(pair.subject, pair.sae, data, folder / MODELS_FILE)
+        write_json(folder / "summary.json", [])
+        write_run(folder, command="images demo", options={"top_k": top_k, "n_eval": n_eval})
     return found

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from conceptatlas.base.checksums import user_cache_folder
 from conceptatlas.base.files import ensure_folder, write_json
 
-CACHE_VARIABLE = "CONCEPTATLAS_CACHE"
 _ANSWER = {"format": "conceptatlas-llm-answer", "version": 1}
 _ITEMS = {"format": "conceptatlas-llm-items", "version": 1}
 
 
 def default_cache_folder() -> Path:
     """Return ``$CONCEPTATLAS_CACHE/llm``, else ``llm`` in the user's cache folder."""
-    root = os.environ.get(CACHE_VARIABLE)
-    if root:
-        return Path(root) / "llm"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "conceptatlas" / "llm"
+    return user_cache_folder() / "llm"
 
 
 def _read(path: Path, head: Mapping[str, object]) -> dict[str, Any] | None:

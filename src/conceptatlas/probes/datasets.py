@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from conceptatlas.base.errors import InputError
 from conceptatlas.base.progress import progress_bar
+from conceptatlas.base.writing import may_replace
 from conceptatlas.probes.dataset_file import ProbeDataset, write_dataset
 from conceptatlas.probes.feature_datasets import write_feature_dataset
 from conceptatlas.probes.layers import as_layers, format_layers
@@ -111,8 +112,7 @@ def prepare_probe(
     path = Path(out)
     if path.suffix != ".npz":
         raise InputError(f"A probe data set is an .npz file, and {path} was given; name it {path}.npz.")
-    if not path.parent.is_dir():
-        raise InputError(f"There is no folder {path.parent}; make it, or choose another --out.")
+    may_replace(path, (".npz",), [recording.path])
     check_samples(recording, options.strategy, pool=options.pool, rows=options.rows)
     if options.strategy.source == "features":
         write_feature_dataset(recording, path, options)

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from conceptatlas.base.artefact import open_sealed
 from conceptatlas.base.errors import InputError
-from conceptatlas.base.files import atomic_file, ensure_folder, read_json, write_json
+from conceptatlas.base.files import atomic_file, write_json, write_parquet
+from conceptatlas.base.kinds import SWEEP
 from conceptatlas.base.progress import progress_bar
 from conceptatlas.base.provenance import write_run
+from conceptatlas.base.writing import writing
 from conceptatlas.probes.config import ProbeConfig, load_config
 from conceptatlas.probes.dataset_file import ProbeDataset
 from conceptatlas.probes.datasets import read_target, state_keys
@@ -43,7 +46,7 @@ from conceptatlas.probes.training import fit_and_judge
 from conceptatlas.recording import EMBED_SITE, Recording
 
 TABLE_FILE = "sweep.parquet"
-JSON_FILE = "sweep.json"
+JSON_FILE = SWEEP.marker
 PLOT_FILE = "emergence.png"
 FORMAT = "conceptatlas.probe-sweep"
 VERSION = 1
@@ -88,16 +91,13 @@ class Sweep:
         """Read a sweep from its folder.
 
         Raises:
-            InputError: There is none.
+            InputError: There is none, or it was not finished.
+            WorkError: A file of it is damaged.
         """
-        folder = Path(path)
-        facts = read_json(folder / JSON_FILE)
-        if not isinstance(facts, dict) or facts.get("format") != FORMAT:
-            raise InputError(
-                f"{folder / JSON_FILE} is not a sweep of probes; make one with `conceptatlas probe sweep`."
-            )
+        sealed = open_sealed(SWEEP, Path(path))
+        facts = sealed.json(JSON_FILE)
         facts.pop("layers")
-        return Sweep(pl.read_parquet(folder / TABLE_FILE), facts, folder)
+        return Sweep(pl.read_parquet(sealed.file(TABLE_FILE), glob=False), facts, sealed.folder)
 
     @property
     def best(self) -> dict[str, Any]:
@@ -179,12 +179,19 @@ def sweep_probes(
     # Wrong settings are told before any worker starts.
     task = asked.task if given.task == "auto" else given.task
     build_pipeline(given.model_type, task, options.normalize, given.hyperparams, seed=0)
-    folder = None if out is None else ensure_folder(Path(out))
     size = len(samples.item) * sum(recording.hidden(site.site).shape[1] for site in sites)
     n_workers = workers or (min(os.cpu_count() or 1, len(sites)) if size > _WORTH_WORKERS else 1)
-    results = _all_layers(recording, sites, options, given, n_workers)
-    sweep = _assemble(recording, sites, options, given, results)
-    return sweep if folder is None else write_sweep(sweep, folder)
+
+    def swept() -> Sweep:
+        results = _all_layers(recording, sites, options, given, n_workers)
+        return _assemble(recording, sites, options, given, results)
+
+    if out is None:
+        return swept()
+    with writing(SWEEP, out, {"recording": recording.path}) as folder:
+        sweep = swept()
+        write_sweep(sweep, folder)
+    return replace(sweep, path=Path(out))
 
 
 def _given(config: ProbeConfig | str | os.PathLike[str] | None) -> ProbeConfig:
@@ -295,13 +302,11 @@ def _row(site: InputSite, results: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-def write_sweep(sweep: Sweep, folder: Path) -> Sweep:
-    """Write table, facts and curve into ``folder`` and return the sweep with its path."""
-    with atomic_file(folder / TABLE_FILE) as handle:
-        sweep.table.write_parquet(handle)
+def write_sweep(sweep: Sweep, folder: Path) -> None:
+    """Write table, facts and curve into an empty folder."""
+    write_parquet(folder / TABLE_FILE, sweep.table)
     write_json(folder / JSON_FILE, sweep.facts | {"layers": sweep.table.to_dicts()})
     figure = emergence_figure(sweep.table, sweep.facts)
     with atomic_file(folder / PLOT_FILE) as handle:
         figure.savefig(handle, format="png", dpi=150, metadata={"Software": None})
     write_run(folder, command="probe sweep", options={key: sweep.facts[key] for key in ("strategy", "config", "pool")})
-    return Sweep(sweep.table, sweep.facts, folder)

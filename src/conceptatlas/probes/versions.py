@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from conceptatlas.base.errors import InputError, WorkError, unknown_name
 from conceptatlas.base.files import TEMP_PREFIX, ensure_folder, read_json, sha256_of, write_text
+from conceptatlas.base.writing import may_replace
 from conceptatlas.probes.config import ProbeConfig, load_config
 
 if TYPE_CHECKING:
@@ -151,8 +152,7 @@ def new_config(runs: str | os.PathLike[str], source: str, out: str | os.PathLike
     path = Path(out)
     if path.exists():
         raise InputError(f"{path} is there already; choose another --out, so that nothing is overwritten.")
-    if not path.parent.is_dir():
-        raise InputError(f"There is no folder {path.parent}; make it, or choose another --out.")
+    may_replace(path)
     (run,) = find_versions(runs, [source])
     config = run.config.model_copy(update={"parent": run.version})
     write_text(path, config.to_yaml())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,9 +12,10 @@ from typing import Any, Literal
 import polars as pl
 
 from conceptatlas.base.errors import InputError
-from conceptatlas.base.files import atomic_file, ensure_folder, write_text
+from conceptatlas.base.files import write_csv, write_text
 from conceptatlas.base.progress import progress_bar
-from conceptatlas.base.provenance import write_run
+from conceptatlas.base.provenance import RUN_FILE, write_run
+from conceptatlas.base.writing import may_replace
 from conceptatlas.prompts.analysis import (
     SPECIFIC_COLUMNS,
     UNIVERSAL_COLUMNS,
@@ -27,6 +29,9 @@ from conceptatlas.prompts.analysis import (
 from conceptatlas.prompts.data import FeatureList, load_features, load_prompts
 from conceptatlas.prompts.reading import ChatOptions, read_sources
 from conceptatlas.prompts.sources import Source, resolve_sources
+
+# Paths that run.json gives as seen from its own folder.
+_IN_FOLDER = ("universal_output", "features_csv", "specific_output")
 
 Analysis = Literal["universal", "specific", "both"]
 
@@ -73,6 +78,34 @@ class PromptsConfig:
         if self.analysis == "specific" and self.features_csv is None:
             raise InputError("Nothing says which features to follow: give --features-csv F.csv (feature_id, source).")
 
+    @property
+    def beside(self) -> Path:
+        """The table beside which everything else is written."""
+        path = self.universal_output or self.specific_output
+        assert path is not None
+        return path
+
+    @property
+    def active_output(self) -> Path | None:
+        """The file of prompts that activate the followed features, where it is asked for."""
+        path = self.specific_output
+        if path is None or self.analysis == "universal" or not self.record_prompts:
+            return None
+        return path.with_name(f"{path.stem}_activeprompts.jsonl")
+
+    @property
+    def contrast_output(self) -> Path | None:
+        """The table of the contrast between labels, where it is asked for."""
+        return self.beside.with_name(f"{self.beside.stem}_by_{self.by}.csv") if self.by else None
+
+    @property
+    def outputs(self) -> list[Path]:
+        """Every file that is written."""
+        tables = [self.universal_output if self.analysis != "specific" else None]
+        tables += [self.specific_output if self.analysis != "universal" else None]
+        found = [*tables, self.active_output, self.contrast_output, self.beside.parent / RUN_FILE]
+        return [path for path in found if path is not None]
+
 
 @dataclass(frozen=True)
 class PromptsResult:
@@ -99,6 +132,8 @@ def analyse_prompts(config: PromptsConfig) -> PromptsResult:
     Raises:
         InputError: The prompts, the features, a source or an option is wrong.
     """
+    for path in config.outputs:
+        may_replace(path, (".csv", ".jsonl", ".json"), [config.prompts_path, config.features_csv])
     prompt_set = load_prompts(config.prompts_path)
     prompts = prompt_set.prompts
     sources = resolve_sources(config.sources)
@@ -176,22 +211,21 @@ def _write(
         written.append(_write_csv(universal, config.universal_output))
     if config.specific_output is not None and config.analysis != "universal":
         written.append(_write_csv(followed, config.specific_output))
-        if config.record_prompts:
-            by_name = {source.name: source for source in sources}
-            entries = active_prompts(specific, by_name, activation_threshold=config.activation_threshold)
-            path = config.specific_output.with_name(f"{config.specific_output.stem}_activeprompts.jsonl")
-            write_text(path, "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries))
-            written.append(path)
-    beside = config.universal_output or config.specific_output
-    assert beside is not None
-    if config.by:
-        written.append(_write_csv(contrast, beside.with_name(f"{beside.stem}_by_{config.by}.csv")))
+    if config.active_output is not None:
+        by_name = {source.name: source for source in sources}
+        entries = active_prompts(specific, by_name, activation_threshold=config.activation_threshold)
+        write_text(config.active_output, "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries))
+        written.append(config.active_output)
+    if config.contrast_output is not None:
+        written.append(_write_csv(contrast, config.contrast_output))
+    beside = config.beside
     options = {
         key: [str(one) for one in value]
         if isinstance(value, tuple)
         else (str(value) if isinstance(value, Path) else value)
         for key, value in asdict(config).items()
     }
+    options |= {key: os.path.relpath(str(options[key]), beside.parent) for key in _IN_FOLDER if options[key]}
     write_run(
         beside.parent, command=f"prompts {config.analysis}", options=options, files=[path.name for path in written]
     )
@@ -199,7 +233,5 @@ def _write(
 
 
 def _write_csv(table: pl.DataFrame, path: Path) -> Path:
-    ensure_folder(path.parent)
-    with atomic_file(path) as handle:
-        table.write_csv(handle)
+    write_csv(path, table)
     return path

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 
-from conceptatlas.base.files import atomic_file, ensure_folder
+from conceptatlas.base.artefact import open_sealed
+from conceptatlas.base.files import write_csv
+from conceptatlas.base.kinds import PROMPTS
+from conceptatlas.base.writing import writing
 from conceptatlas.prompts.reading import ChatOptions
 from conceptatlas.prompts.run import PromptsConfig, PromptsResult, analyse_prompts
 
 BUILT_IN = "builtin"
-UNIVERSAL_FILE = "universal.csv"
+UNIVERSAL_FILE = PROMPTS.marker
 CONTRAST_FILE = "universal_by_label.csv"
 FOLLOWED_FILE = "followed.csv"
 SPECIFIC_FILE = "specific.csv"
@@ -45,37 +49,37 @@ def prompts(
     Raises:
         InputError: See `conceptatlas.prompts.analyse_prompts`.
     """
-    folder = ensure_folder(Path(out))
     path = _built_in_prompts() if str(prompts_path) == BUILT_IN else Path(prompts_path)
     chat = ChatOptions(tokens=tuple(tokens), device=device)
-    found = analyse_prompts(
-        PromptsConfig(
-            "universal",
-            prompts_path=path,
-            sources=tuple(sources),
-            chat=chat,
-            threshold=threshold,
-            activation_threshold=activation_threshold,
-            universal_output=folder / UNIVERSAL_FILE,
-            by="label",
+    with writing(PROMPTS, out, {"prompts": path} if path.is_file() else {}) as folder:
+        found = analyse_prompts(
+            PromptsConfig(
+                "universal",
+                prompts_path=path,
+                sources=tuple(sources),
+                chat=chat,
+                threshold=threshold,
+                activation_threshold=activation_threshold,
+                universal_output=folder / UNIVERSAL_FILE,
+                by="label",
+            )
         )
-    )
-    table = found.contrast if found.contrast.height else found.universal
-    followed = table.select("feature_id", "source").unique(maintain_order=True).head(follow)
-    with atomic_file(folder / FOLLOWED_FILE) as handle:
-        followed.write_csv(handle)
-    return analyse_prompts(
-        PromptsConfig(
-            "specific",
-            prompts_path=path,
-            sources=tuple(sources),
-            chat=chat,
-            activation_threshold=activation_threshold,
-            features_csv=folder / FOLLOWED_FILE,
-            specific_output=folder / SPECIFIC_FILE,
-            record_prompts=True,
+        table = found.contrast if found.contrast.height else found.universal
+        followed = table.select("feature_id", "source").unique(maintain_order=True).head(follow)
+        write_csv(folder / FOLLOWED_FILE, followed)
+        result = analyse_prompts(
+            PromptsConfig(
+                "specific",
+                prompts_path=path,
+                sources=tuple(sources),
+                chat=chat,
+                activation_threshold=activation_threshold,
+                features_csv=folder / FOLLOWED_FILE,
+                specific_output=folder / SPECIFIC_FILE,
+                record_prompts=True,
+            )
         )
-    )
+    return replace(result, written=[Path(out) / file.relative_to(folder) for file in result.written])
 
 
 def _built_in_prompts() -> Path:
@@ -85,12 +89,13 @@ def _built_in_prompts() -> Path:
 
 
 def read_tables(folder: Path) -> dict[str, pl.DataFrame]:
-    """Return the stage's tables by file name, those that are there and not empty."""
-    found = {}
-    for name in (UNIVERSAL_FILE, CONTRAST_FILE, SPECIFIC_FILE):
-        path = folder / name
-        if path.is_file() and path.stat().st_size > 1:
-            table = pl.read_csv(path)
-            if table.height:
-                found[name] = table
-    return found
+    """Return the stage's tables by file name, those that are not empty.
+
+    Raises:
+        InputError: They are not there, or were not finished.
+        WorkError: A file is damaged.
+    """
+    sealed = open_sealed(PROMPTS, folder)
+    paths = {name: sealed.file(name) for name in (UNIVERSAL_FILE, CONTRAST_FILE, SPECIFIC_FILE) if name in sealed.files}
+    tables = {name: pl.read_csv(path, glob=False) for name, path in paths.items() if path.stat().st_size > 1}
+    return {name: table for name, table in tables.items() if table.height}

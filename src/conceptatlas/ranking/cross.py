@@ -15,9 +15,12 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from conceptatlas.base.artefact import open_sealed
 from conceptatlas.base.errors import InputError
-from conceptatlas.base.files import atomic_file, ensure_folder, read_json, write_json
+from conceptatlas.base.files import write_csv, write_json
+from conceptatlas.base.kinds import COMPARISON
 from conceptatlas.base.provenance import RUN_FILE, write_run
+from conceptatlas.base.writing import writing
 from conceptatlas.concepts import holdout_of
 from conceptatlas.ranking.joined import check_same
 from conceptatlas.ranking.result import Ranking
@@ -25,7 +28,7 @@ from conceptatlas.ranking.search import Source
 from conceptatlas.recording import Recording
 from conceptatlas.statistics import Interval, auroc_interval, holm
 
-CROSS_JSON = "cross_concepts.json"
+CROSS_JSON = COMPARISON.marker
 CROSS_CSV = "cross_concepts.csv"
 
 
@@ -46,25 +49,20 @@ class CrossConcepts:
     features: list[dict[str, Any]]
     matrix: list[dict[str, Any]]
     options: dict[str, Any] = field(default_factory=dict)
+    inputs: dict[str, Path] = field(default_factory=dict)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> CrossConcepts:
         """Read what ``save`` wrote into the folder ``path``.
 
         Raises:
-            InputError: It is not there, or is no comparison of concepts.
+            InputError: It is not there, was not finished, or is no comparison of concepts.
+            WorkError: A file of it is damaged.
         """
-        file = Path(path) / CROSS_JSON
-        found = read_json(file)
-        parts = ("concepts", "features", "matrix")
-        if not isinstance(found, dict) or not all(isinstance(found.get(name), list) for name in parts):
-            raise InputError(
-                f"{file} holds no comparison of concepts; make it again with `conceptatlas compare-rankings`."
-            )
-        run = Path(path) / RUN_FILE
-        options = read_json(run).get("options", {}) if run.is_file() else {}
-        concepts, features, matrix = (found[name] for name in parts)
-        return cls(concepts, features, matrix, options)
+        sealed = open_sealed(COMPARISON, Path(path))
+        found = sealed.json(CROSS_JSON)
+        options = sealed.json(RUN_FILE).get("options", {})
+        return cls(found["concepts"], found["features"], found["matrix"], options)
 
     @property
     def table(self) -> pl.DataFrame:
@@ -105,11 +103,14 @@ class CrossConcepts:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write ``cross_concepts.json``, ``cross_concepts.csv`` and ``run.json`` into the folder ``path``."""
-        folder = ensure_folder(Path(path))
+        with writing(COMPARISON, path, self.inputs) as folder:
+            self.write_files(folder)
+
+    def write_files(self, folder: Path) -> None:
+        """Write these files into an empty folder."""
         found = {"concepts": self.concepts, "features": self.features, "matrix": self.matrix}
         write_json(folder / CROSS_JSON, found)
-        with atomic_file(folder / CROSS_CSV) as handle:
-            self.table.write_csv(handle)
+        write_csv(folder / CROSS_CSV, self.table)
         write_run(folder, command="compare-rankings", options=self.options)
 
     def _repr_html_(self) -> str:
@@ -167,7 +168,9 @@ def cross_concepts(
         for side, p in zip(sides, p_max, strict=True)
     ]
     options = {"rankings": [str(r.path) for r in opened], "recordings": [str(s.rec.path) for s in sides], "top": top}
-    return CrossConcepts(concepts, features, matrix, options)
+    inputs = {f"ranking of {side.name}": side.ranking.path for side in sides if side.ranking.path is not None}
+    inputs |= {f"recording of {side.name}": side.rec.path for side in sides}
+    return CrossConcepts(concepts, features, matrix, options, inputs)
 
 
 def specificity(own: Interval, others: Mapping[str, Interval]) -> tuple[str, Interval]:

@@ -25,6 +25,7 @@ class Figures:
         efficiency: The hold-out AUROC of each method with few labels; empty where it was not asked for.
         strata: The hold-out AUROC by the values of a column; see ``strata.json``. Empty where there is no such column.
         facts: What ``run.json`` says besides times and versions.
+        inputs: What it was made from: name → id.
         path: The folder, where it was written or read.
     """
 
@@ -39,4 +40,5 @@ class Figures:
     efficiency: list[dict[str, Any]] = field(default_factory=list)
     strata: dict[str, Any] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
+    inputs: dict[str, str] = field(default_factory=dict)
     path: Path | None = None

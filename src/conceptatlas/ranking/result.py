@@ -11,9 +11,11 @@ from typing import Any
 import polars as pl
 
 from conceptatlas.base import slots
-from conceptatlas.base.errors import InputError
-from conceptatlas.base.files import atomic_file, ensure_folder, read_json, write_json
-from conceptatlas.base.provenance import RUN_FILE, write_run
+from conceptatlas.base.artefact import open_sealed
+from conceptatlas.base.files import write_csv, write_json, write_parquet
+from conceptatlas.base.kinds import RANKING
+from conceptatlas.base.provenance import RUN_FILE, facts_of, write_run
+from conceptatlas.base.writing import writing
 from conceptatlas.ranking.figures import Figures
 from conceptatlas.ranking.legends import CROSS_VALIDATED, is_cross_validated, legend_lines
 from conceptatlas.ranking.rank_null import MIN_ACTIVE
@@ -21,7 +23,7 @@ from conceptatlas.ranking.sets import set_table
 from conceptatlas.ranking.summary import SAME_FEATURE, SIGNIFICANT, Sentence, is_first, summarise
 from conceptatlas.ranking.tables import RANKED_COLUMNS
 
-RANKED_FILE = "ranked_features.csv"
+RANKED_FILE = RANKING.marker
 ALL_FILE = "all_features.parquet"
 EXAMPLES_FILE = "feature_examples.json"
 BASELINES_FILE = "baselines.json"
@@ -61,59 +63,52 @@ class Ranking(Figures):
             read_all: Read the table of all features, too; without it ``all`` is empty, which opens at once.
 
         Raises:
-            InputError: There is none, or a file of it is damaged.
+            InputError: There is none, or it was not finished.
+            WorkError: A file of it is damaged.
         """
-        folder = Path(path)
-        if not (folder / RANKED_FILE).is_file():
-            raise InputError(
-                f"There is no ranking in {folder} (no {RANKED_FILE}); check the path, or make one with "
-                f"`conceptatlas rank REC --out {folder}`."
-            )
-        try:
-            features = pl.read_csv(folder / RANKED_FILE, schema_overrides=RANKED_COLUMNS)
-            table = pl.read_parquet(folder / ALL_FILE) if read_all else pl.DataFrame()
-        except (OSError, pl.exceptions.PolarsError) as error:
-            raise InputError(f"The ranking in {folder} is damaged ({error}); rank again.") from error
-        facts = read_json(folder / RUN_FILE)
-        if "counts" not in facts:
-            raise InputError(f"The ranking in {folder} was made by an earlier conceptatlas; rank again.")
+        sealed = open_sealed(RANKING, Path(path))
         return cls(
-            features=features,
-            all=table,
-            baselines=read_json(folder / BASELINES_FILE)["baselines"],
-            examples=read_json(folder / EXAMPLES_FILE),
-            families=read_json(folder / FAMILIES_FILE),
-            null=read_json(folder / NULL_FILE),
-            comparisons=read_json(folder / COMPARISONS_FILE)["comparisons"],
-            sets=read_json(folder / SETS_FILE),
-            efficiency=read_json(folder / EFFICIENCY_FILE)["efficiency"],
-            strata=read_json(folder / STRATA_FILE),
-            facts=facts,
-            path=folder,
+            features=pl.read_csv(sealed.file(RANKED_FILE), schema_overrides=RANKED_COLUMNS, glob=False),
+            all=pl.read_parquet(sealed.file(ALL_FILE), glob=False) if read_all else pl.DataFrame(),
+            baselines=sealed.json(BASELINES_FILE)["baselines"],
+            examples=sealed.json(EXAMPLES_FILE),
+            families=sealed.json(FAMILIES_FILE),
+            null=sealed.json(NULL_FILE),
+            comparisons=sealed.json(COMPARISONS_FILE)["comparisons"],
+            sets=sealed.json(SETS_FILE),
+            efficiency=sealed.json(EFFICIENCY_FILE)["efficiency"],
+            strata=sealed.json(STRATA_FILE),
+            facts=facts_of(sealed.json(RUN_FILE)),
+            inputs=sealed.inputs,
+            path=sealed.folder,
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write every file of the ranking into the folder ``path``; ``run.json`` comes last.
+        """Write every file of the ranking into the folder ``path``.
 
         Raises:
-            InputError: The folder cannot be made or written.
+            InputError: The folder cannot be made, or holds something other than a ranking.
+            WorkError: The disk is full, or cannot be written.
         """
-        folder = ensure_folder(Path(path))
-        _write_csv(self.features, folder / RANKED_FILE)
-        with atomic_file(folder / ALL_FILE) as handle:
-            self.all.write_parquet(handle, compression="lz4", statistics=False)
+        with writing(RANKING, path, self.inputs) as folder:
+            self.write_files(folder)
+        self.path = Path(path)
+
+    def write_files(self, folder: Path) -> None:
+        """Write every file of the ranking into an empty folder."""
+        write_csv(folder / RANKED_FILE, self.features)
+        write_parquet(folder / ALL_FILE, self.all, compression="lz4", statistics=False)
         write_json(folder / EXAMPLES_FILE, self.examples)
         write_json(folder / BASELINES_FILE, {"baselines": self.baselines})
         write_json(folder / FAMILIES_FILE, self.families)
         write_json(folder / NULL_FILE, self.null)
         write_json(folder / COMPARISONS_FILE, {"comparisons": self.comparisons})
         write_json(folder / SETS_FILE, self.sets)
-        _write_csv(set_table(self.sets), folder / SET_TABLE)
+        write_csv(folder / SET_TABLE, set_table(self.sets))
         write_json(folder / EFFICIENCY_FILE, {"efficiency": self.efficiency})
         write_json(folder / STRATA_FILE, self.strata)
         facts = dict(self.facts)
         write_run(folder, command="rank", options=facts.pop("options", {}), **facts)
-        self.path = folder
 
     def top(self, count: int = 10, *, families: bool = True) -> pl.DataFrame:
         """Return the first lines of the ranked table: with ``families`` the best of each family only."""
@@ -222,8 +217,3 @@ def _text(value: object) -> str:
     if value is None:
         return "–"
     return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _write_csv(table: pl.DataFrame, path: Path) -> None:
-    with atomic_file(path) as handle:
-        table.write_csv(handle)

@@ -14,7 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from conceptatlas.base.files import ensure_folder
+from conceptatlas.base.artefact import identity
+from conceptatlas.base.kinds import RANKING
+from conceptatlas.base.writing import writing
 from conceptatlas.ranking.baselines import Baseline, Contest
 from conceptatlas.ranking.columns import POOLS, ItemColumns
 from conceptatlas.ranking.comparisons import compare
@@ -113,11 +115,13 @@ def rank(
         None if other is None else str(other.path), efficiency,
     )  # fmt: skip
     recording = rec if isinstance(rec, Recording) else Recording.open(rec)
-    if out is not None:
-        ensure_folder(Path(out))  # before the work, not after it
-    ranking = _Run(recording, options, other).ranking()
-    if out is not None:
-        ranking.save(Path(out))
+    run = _Run(recording, options, other)
+    if out is None:
+        return run.ranking()
+    with writing(RANKING, out, run.inputs) as folder:
+        ranking = run.ranking()
+        ranking.write_files(folder)
+    ranking.path = Path(out)
     return ranking
 
 
@@ -137,6 +141,7 @@ class _Run:
         self.design = self.design.with_confound(bag_of_words_scores(self.contest, self.texts))
         self.warnings = [*recording.manifest.warnings, *self.design.warnings()]
         self.seconds: dict[str, float] = {}
+        self.inputs = {"recording": recording.path} | ({} if other is None else {"judged_on": other.path})
 
     def ranking(self) -> Ranking:
         """Search, make the tables, and put everything beside them."""
@@ -180,6 +185,7 @@ class _Run:
             efficiency=self._efficiency(source, baselines),
             strata=self._strata(ranked.head(n_shown), columns, baselines.entries),
             facts=self._facts(source, found, everything) | judged,
+            inputs={name: identity(path) for name, path in self.inputs.items()},
         )
 
     def _judge(

@@ -13,7 +13,9 @@ import polars as pl
 import scipy.sparse as sp
 
 from conceptatlas.base.errors import InputError, unknown_name
-from conceptatlas.base.files import TEMP_PREFIX, atomic_file, ensure_folder
+from conceptatlas.base.files import atomic_file
+from conceptatlas.base.kinds import ANNDATA, NPZ, Kind
+from conceptatlas.base.writing import writing
 from conceptatlas.recording.manifest import EMBED_SITE, RecordedSAE
 from conceptatlas.recording.store import Recording
 
@@ -41,16 +43,14 @@ def export(recording: Recording, out: str | Path, *, format: str = "npz", tick: 
         raise unknown_name("format", format, EXPORTERS)
     if recording.manifest.options.keep == "top":
         raise InputError(f"{recording.path} kept only top examples (--keep top), which have no dense form.")
-    write, suffix = EXPORTERS[format]
-    folder = ensure_folder(Path(out))
+    write, suffix, kind = EXPORTERS[format]
     rows = exported_rows(recording)
-    paths = []
-    for sae in recording.saes:
-        path = folder / f"{recording.short_names[sae.slug]}{suffix}"
-        tick(path.name)
-        write(path, recording, sae, rows)
-        paths.append(path)
-    return paths
+    names = [f"{recording.short_names[sae.slug]}{suffix}" for sae in recording.saes]
+    with writing(kind, out, {"recording": recording.path}) as folder:
+        for sae, name in zip(recording.saes, names, strict=True):
+            tick(name)
+            write(folder / name, recording, sae, rows)
+    return [Path(out) / name for name in names]
 
 
 def exported_rows(recording: Recording) -> npt.NDArray[np.int64]:
@@ -174,12 +174,11 @@ def write_anndata(path: Path, recording: Recording, sae: RecordedSAE, rows: npt.
     var = pd.DataFrame(index=[str(feature) for feature in range(sae.d_sae)])
     found = anndata.AnnData(X=sparse_rows(recording, sae.slug, rows), obs=obs, var=var)
     found.uns["sae"] = {"sae_id": sae.sae_id, "release": sae.release, "site": sae.site, "average_l0": sae.average_l0}
-    partial = path.with_name(TEMP_PREFIX + path.name)
-    found.write_h5ad(partial)
-    partial.replace(path)
+    found.write_h5ad(path)
 
 
-EXPORTERS: dict[str, tuple[Callable[[Path, Recording, RecordedSAE, npt.NDArray[np.int64]], None], str]] = {
-    "npz": (write_npz, "_activations.npz"),
-    "anndata": (write_anndata, "_activations.h5ad"),
+Write = Callable[[Path, Recording, RecordedSAE, npt.NDArray[np.int64]], None]
+EXPORTERS: dict[str, tuple[Write, str, Kind]] = {
+    "npz": (write_npz, "_activations.npz", NPZ),
+    "anndata": (write_anndata, "_activations.h5ad", ANNDATA),
 }

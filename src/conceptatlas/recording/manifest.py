@@ -6,18 +6,29 @@ was not.
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from conceptatlas.base.artefact import (
+    SEAL_FILE,
+    Artefact,
+    FileSeal,
+    identity,
+    make_seal,
+    read_seal,
+    remember_sealed,
+)
 from conceptatlas.base.errors import InputError
-from conceptatlas.base.files import read_json
+from conceptatlas.base.files import json_text, read_json, write_text
+from conceptatlas.base.kinds import RECORDING
 from conceptatlas.saes.reference import SAEReference
 
 FORMAT = "conceptatlas.recording"
 VERSION = 1
-MANIFEST_FILE = "manifest.json"
+MANIFEST_FILE = RECORDING.marker
 ITEMS_FILE = "items.parquet"
 ROWS_FILE = "rows.parquet"
 HIDDEN_FOLDER = "hidden"
@@ -242,3 +253,36 @@ def read_manifest(folder: Path) -> Manifest:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise InputError(f"{path} is damaged at {place!r}: {first['msg']}; record again.") from error
+
+
+def seal_recording(folder: Path, manifest: Manifest, *, since_ns: int = 0) -> None:
+    """Write seal and manifest of a recording whose files are in place; the manifest comes last, for it says "whole".
+
+    Args:
+        folder: The recording's folder.
+        manifest: Its manifest, with the checks of every file.
+        since_ns: When the writing began (ns since 1970): what is older is read again when it is opened.
+    """
+    text = json_text(manifest.model_dump(mode="json"))
+    files = {name: FileSeal(check.bytes, check.sha256) for name, check in manifest.all_files().items()}
+    files[MANIFEST_FILE] = FileSeal(len(text.encode()), hashlib.sha256(text.encode()).hexdigest())
+    sealed = make_seal(RECORDING, folder, {"data": manifest.concept.data_hash}, files)
+    write_text(folder / MANIFEST_FILE, text)
+    remember_sealed(sealed, since_ns)
+
+
+def open_recording(folder: Path) -> tuple[Manifest, Artefact]:
+    """Return the manifest of a recording, and what verifies its files: its seal, or what an older manifest says of them.
+
+    Raises:
+        InputError: See ``read_manifest``.
+        WorkError: The seal is damaged, or the manifest is not what it says.
+    """
+    path = folder / MANIFEST_FILE
+    if path.exists() and (folder / SEAL_FILE).exists():
+        sealed = read_seal(RECORDING, folder)
+        sealed.verify([MANIFEST_FILE])
+        return read_manifest(folder), sealed
+    manifest = read_manifest(folder)
+    files = {name: FileSeal(check.bytes, check.sha256) for name, check in manifest.all_files().items()}
+    return manifest, Artefact(RECORDING, folder, identity(folder), {"data": manifest.concept.data_hash}, files)

@@ -9,15 +9,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from conceptatlas.base.artefact import SEAL_FILE
 from conceptatlas.base.console import note
 from conceptatlas.base.errors import InputError, WorkError
 from conceptatlas.base.files import ensure_folder, read_json, write_json
+from conceptatlas.base.lock import LOCK_FILE, folder_lock
 from conceptatlas.base.progress import progress_bar
 from conceptatlas.base.provenance import write_run
 from conceptatlas.concepts import Concept, load_concept
 from conceptatlas.concepts import group_near_duplicates as join_near
-from conceptatlas.recording.lock import LOCK_FILE, folder_lock
-from conceptatlas.recording.manifest import MANIFEST_FILE, Hidden, Keep, read_manifest
+from conceptatlas.recording.manifest import MANIFEST_FILE, Hidden, Keep, read_manifest, seal_recording
 from conceptatlas.recording.request import Request, check_same
 from conceptatlas.recording.store import Recording
 from conceptatlas.recording.work import WORK_FOLDER, WorkFolder
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 ORGANISM = "organism"
 
 # What may stand in a folder that is to become a recording.
-_OURS = {WORK_FOLDER, LOCK_FILE, "features", "hidden", "pooled", "items.parquet", "rows.parquet", "run.json"}
+_OURS = {WORK_FOLDER, LOCK_FILE, "features", "hidden", "pooled", "items.parquet", "rows.parquet", "run.json", SEAL_FILE}
 
 
 def record(
@@ -192,7 +193,7 @@ def _record(
     work = WorkFolder(folder)
     if work.plan_path.exists():
         check_same(folder, read_json(work.plan_path)["request"], asked)
-    started = time.perf_counter()
+    started, begun = time.perf_counter(), time.time_ns()
     notes: list[str] = []
     if request.group_near_duplicates:
         concept, joined = join_near(concept)
@@ -214,7 +215,7 @@ def _record(
         rows_per_second=round(manifest.plan.n_rows / max(seconds, 1e-9), 1),
         device_name=prepared.device_name,
     )
-    write_json(folder / MANIFEST_FILE, manifest.model_dump(mode="json"))
+    seal_recording(folder, manifest, since_ns=begun)
 
 
 def _run_shards(engine: Engine, prepared: Prepared) -> None:

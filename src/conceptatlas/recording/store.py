@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from conceptatlas.base.errors import InputError, WorkError, unknown_name
+from conceptatlas.base.artefact import Artefact
+from conceptatlas.base.errors import InputError, unknown_name
 from conceptatlas.concepts import Concept
 from conceptatlas.concepts.model import ITEM_COLUMNS
 from conceptatlas.recording.manifest import (
@@ -29,8 +30,8 @@ from conceptatlas.recording.manifest import (
     TOP_FILE,
     Manifest,
     RecordedSAE,
+    open_recording,
     pooled_file,
-    read_manifest,
 )
 from conceptatlas.saes.sparse import SparseColumns
 
@@ -49,67 +50,21 @@ ROW_COLUMNS = {
 }
 
 
-def map_array(path: Path, dtype: npt.DTypeLike, shape: tuple[int, ...] | None = None) -> npt.NDArray[Any]:
-    """Memory-map the array in ``path``, checking its type and shape.
-
-    Raises:
-        WorkError: It is missing, is not an ``.npy`` file, or is shorter or longer than it says or should be.
-    """
-    again = "record again into a new folder, or copy the file anew"
+def map_array(path: Path) -> npt.NDArray[Any]:
+    """Memory-map the (verified) array in ``path``."""
     try:
-        with path.open("rb") as handle:
-            version = np.lib.format.read_magic(handle)
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            found, fortran, kind = read(handle)
-            offset = handle.tell()
-            size = os.fstat(handle.fileno()).st_size
-    except OSError as error:
-        raise WorkError(f"Cannot read {path}: {error.strerror}; {again}.") from error
-    except ValueError as error:
-        raise WorkError(f"{path} is damaged: it is not an .npy file ({error}); {again}.") from error
-    if kind != np.dtype(dtype) or fortran:
-        raise WorkError(f"{path} is damaged: it holds {kind}, and {np.dtype(dtype)} was written; {again}.")
-    if shape is not None and found != shape:
-        raise WorkError(f"{path} is damaged: its shape is {list(found)}, and it should be {list(shape)}; {again}.")
-    expected = offset + int(np.prod(found, dtype=np.int64)) * kind.itemsize
-    if size != expected:
-        raise WorkError(f"{path} is damaged: it has {size} bytes, and {expected} were written; {again}.")
-    if 0 in found:
-        return np.empty(found, dtype=kind)
-    return np.memmap(path, dtype=kind, mode="r", offset=offset, shape=found)
-
-
-def open_columns(folder: Path, d_sae: int, nnz: int) -> SparseColumns:
-    """Memory-map the three arrays of one SAE, checking that their lengths agree."""
-    indptr = map_array(folder / COLUMN_FILES[0], np.int64, (d_sae + 1,))
-    rows = map_array(folder / COLUMN_FILES[1], np.int32, (nnz,))
-    values = map_array(folder / COLUMN_FILES[2], np.float32, (nnz,))
-    if indptr[0] != 0 or indptr[-1] != nnz:
-        raise WorkError(
-            f"{folder / COLUMN_FILES[0]} is damaged: it counts from {indptr[0]} to {indptr[-1]}, and there are {nnz} "
-            "entries; record again into a new folder, or copy the file anew."
-        )
-    return SparseColumns(indptr, rows, values)
-
-
-def _read_table(path: Path, height: int) -> pl.DataFrame:
-    try:
-        table = pl.read_parquet(path)
-    except FileNotFoundError as error:
-        raise WorkError(f"There is no {path}; record again, or copy the file anew.") from error
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise WorkError(f"{path} is damaged ({error}); record again, or copy the file anew.") from error
-    if table.height != height:
-        raise WorkError(f"{path} is damaged: it has {table.height} lines, and {height} were written; record again.")
-    return table
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except ValueError:  # NumPy cannot map an array without elements
+        return np.load(path, allow_pickle=False)
 
 
 class Recording:
-    """The folder that one pass over a concept left. Everything is read when it is first asked for."""
+    """The folder that one pass over a concept left. Everything is read, and verified, when it is first asked for."""
 
-    def __init__(self, path: Path, manifest: Manifest) -> None:
+    def __init__(self, path: Path, manifest: Manifest, sealed: Artefact) -> None:
         self.path = path
         self.manifest = manifest
+        self.sealed = sealed
         self._by_slug = {sae.slug: sae for sae in manifest.saes}
 
     @classmethod
@@ -118,11 +73,12 @@ class Recording:
 
         Raises:
             InputError: There is no (finished) recording, or it is of a later version.
+            WorkError: Its manifest or its seal is damaged. Other files are verified when they are first read.
         """
         folder = Path(path)
         if not folder.is_dir():
             raise InputError(f"There is no recording {folder}; check the path.")
-        return cls(folder, read_manifest(folder))
+        return cls(folder, *open_recording(folder))
 
     @property
     def saes(self) -> list[RecordedSAE]:
@@ -147,12 +103,12 @@ class Recording:
     @cached_property
     def items(self) -> pl.DataFrame:
         """The items, with ``n_rows`` and ``first_row``."""
-        return _read_table(self.path / ITEMS_FILE, self.n_items)
+        return pl.read_parquet(self.sealed.file(ITEMS_FILE), glob=False)
 
     @cached_property
     def rows(self) -> pl.DataFrame:
         """The rows: the columns of ``ROW_COLUMNS``; those of one item stand together, in order."""
-        return _read_table(self.path / ROWS_FILE, self.n_rows)
+        return pl.read_parquet(self.sealed.file(ROWS_FILE), glob=False)
 
     @cached_property
     def first_rows(self) -> npt.NDArray[np.int64]:
@@ -245,14 +201,16 @@ class Recording:
                 f"{self.path} kept only the top examples of each feature (--keep top); "
                 "record again with --keep all --features … for the features that you need."
             )
-        return open_columns(self.path / FEATURES_FOLDER / sae.slug, sae.d_sae, sae.nnz)
+        names = [f"{FEATURES_FOLDER}/{sae.slug}/{name}" for name in COLUMN_FILES]
+        self.sealed.verify(names)
+        return SparseColumns(*(map_array(self.path / name) for name in names))
 
     def top(self, slug: str) -> pl.DataFrame:
         """Return the table of strongest examples of an SAE (``--keep top``)."""
-        path = self.path / FEATURES_FOLDER / self.sae(slug).slug / TOP_FILE
-        if not path.exists():
+        name = f"{FEATURES_FOLDER}/{self.sae(slug).slug}/{TOP_FILE}"
+        if name not in self.sealed.files:
             raise InputError(f"{self.path} has no table of top examples; record with --keep top.")
-        return pl.read_parquet(path)
+        return pl.read_parquet(self.sealed.file(name), glob=False)
 
     @cached_property
     def hidden_sites(self) -> list[str]:
@@ -273,14 +231,7 @@ class Recording:
                 f"{self.path} holds no hidden states of {site!r} (kept: {kept}); "
                 "record again with --hidden final and --hidden-sites."
             )
-        found = map_array(self.path / HIDDEN_FOLDER / f"{site}.npy", np.float32)
-        height = self.n_items if self.manifest.options.hidden == "final" else self.n_rows
-        if found.ndim != 2 or found.shape[0] != height:
-            raise WorkError(
-                f"{self.path / HIDDEN_FOLDER / site}.npy is damaged: its shape is {list(found.shape)}, "
-                f"and it should have {height} lines; record again."
-            )
-        return found
+        return map_array(self.sealed.file(f"{HIDDEN_FOLDER}/{site}.npy"))
 
     def hidden_final(self, site: str) -> npt.NDArray[np.float32]:
         """Return the hidden states of a site at each item's final row, float32 [N, D]."""
@@ -312,7 +263,7 @@ class Recording:
             rows = self.hidden(site)
             items = (rows[first:last] for first, last in pairwise(self.first_rows))
             return np.stack([item.max(axis=0) if how == "max" else item.mean(axis=0) for item in items])
-        return map_array(self.path / pooled_file(how, site), np.float32, self.hidden(site).shape)
+        return map_array(self.sealed.file(pooled_file(how, site)))
 
     def concept(self) -> Concept:
         """Return the Concept that was recorded, as it was."""

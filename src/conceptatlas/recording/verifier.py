@@ -10,14 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from conceptatlas.base.artefact import FileSeal, seal_of
 from conceptatlas.base.errors import ConceptAtlasError
-from conceptatlas.base.files import sha256_of
 from conceptatlas.recording.manifest import (
     COLUMN_FILES,
     FEATURES_FOLDER,
     HIDDEN_FOLDER,
     POOLINGS,
-    FileCheck,
     RecordedSAE,
     pooled_file,
 )
@@ -44,7 +43,7 @@ def verify(recording: Recording, tick: Callable[[str], None] = lambda _: None) -
         tick: Called with each file's name when it is about to be read.
     """
     problems: list[Problem] = []
-    for name, check in recording.manifest.all_files().items():
+    for name, check in recording.sealed.files.items():
         tick(name)
         problems += _check_file(recording, name, check)
     damaged = {problem.file for problem in problems}
@@ -65,13 +64,13 @@ def verify(recording: Recording, tick: Callable[[str], None] = lambda _: None) -
     return problems
 
 
-def _check_file(recording: Recording, name: str, check: FileCheck) -> Iterator[Problem]:
+def _check_file(recording: Recording, name: str, check: FileSeal) -> Iterator[Problem]:
     path = recording.path / name
     if not path.is_file():
         yield Problem(name, "is missing")
-    elif path.stat().st_size != check.bytes:
-        yield Problem(name, f"has {path.stat().st_size} bytes, and {check.bytes} were written")
-    elif sha256_of(path) != check.sha256:
+    elif (found := seal_of(path)).size != check.size:
+        yield Problem(name, f"has {found.size} bytes, and {check.size} were written")
+    elif found.sha256 != check.sha256:
         yield Problem(name, "is not what was written (its checksum differs)")
 
 

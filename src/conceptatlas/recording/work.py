@@ -133,7 +133,8 @@ class WorkFolder:
     def clean_partial(self) -> None:
         """Remove half-written files that a killed run left behind, in the whole recording."""
         for path in sorted(self.recording.rglob(f"{TEMP_PREFIX}*")):
-            path.unlink(missing_ok=True)
+            if not path.is_dir():
+                path.unlink(missing_ok=True)
 
     def remove(self) -> None:
         """Remove the work folder."""

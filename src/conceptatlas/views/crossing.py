@@ -6,6 +6,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from conceptatlas.base.kinds import COMPARISON
+from conceptatlas.base.writing import may_replace_folder, writing
 from conceptatlas.ranking import CrossConcepts, Ranking, cross_concepts
 from conceptatlas.recording import Recording
 
@@ -30,11 +32,14 @@ def compare_concepts(
     Raises:
         InputError: See ``conceptatlas.ranking.cross_concepts``.
     """
+    if out is not None:
+        may_replace_folder(COMPARISON, Path(out))  # before the work, not after it
     found = cross_concepts(rankings, recordings, top=top)
     if out is not None:
         from conceptatlas.views.plots.cross import cross_figure
         from conceptatlas.views.plots.style import save_png
 
-        found.save(out)
-        save_png(cross_figure(found), Path(out) / CROSS_PNG)
+        with writing(COMPARISON, out, found.inputs) as folder:
+            found.write_files(folder)
+            save_png(cross_figure(found), folder / CROSS_PNG)
     return found

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from conceptatlas.evidence.readout import ReadoutKind
@@ -38,17 +40,25 @@ def effect(
     Raises:
         InputError: See there.
     """
-    from pathlib import Path
-
+    from conceptatlas.base.kinds import EFFECTS
+    from conceptatlas.base.writing import writing
     from conceptatlas.evidence import measure_effects
+    from conceptatlas.evidence.effect_result import write_effects
+    from conceptatlas.ranking import Ranking
+    from conceptatlas.recording import Recording
     from conceptatlas.views.plots.doses import dose_figure
     from conceptatlas.views.plots.style import save_png
 
-    found = measure_effects(
-        ranking, rec, out, top_n=top_n, per_layer=per_layer, targets=targets, readout=readout, append=append,
-        alpha=alpha, n_items=n_items, n_controls=n_controls, device=device, seed=seed,
-    )  # fmt: skip
-    for number, one in enumerate(found.features, start=1):
-        picture = dose_figure(one.effect.doses, used=one.effect.alpha, title=one.feature.label)
-        save_png(picture, Path(out) / f"feature_{one.feature.rank or number:02d}_dose.png")
-    return found
+    ranked = ranking if isinstance(ranking, Ranking) else Ranking.open(ranking)
+    recording = rec if isinstance(rec, Recording) else Recording.open(rec)
+    inputs = {"recording": recording.path} | ({} if ranked.path is None else {"ranking": ranked.path})
+    with writing(EFFECTS, out, inputs) as folder:
+        found = measure_effects(
+            ranked, recording, top_n=top_n, per_layer=per_layer, targets=targets, readout=readout, append=append,
+            alpha=alpha, n_items=n_items, n_controls=n_controls, device=device, seed=seed,
+        )  # fmt: skip
+        write_effects(found, folder)
+        for number, one in enumerate(found.features, start=1):
+            picture = dose_figure(one.effect.doses, used=one.effect.alpha, title=one.feature.label)
+            save_png(picture, folder / f"feature_{one.feature.rank or number:02d}_dose.png")
+    return replace(found, path=Path(out))

@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 from conceptatlas import __version__
 from conceptatlas.base.files import write_text
+from conceptatlas.base.writing import may_replace
 from conceptatlas.views.headline import Headline, headline_of
 from conceptatlas.views.html import content_hash, render, style_text
 from conceptatlas.views.sections import Section, sections_of
@@ -71,10 +72,10 @@ def report(folder: str | os.PathLike[str], *, out: str | os.PathLike[str] | None
         out: The file to write; ``folder/report.html`` by default.
 
     Raises:
-        InputError: The folder holds no study.
+        InputError: The folder holds no study, or ``out`` may not be replaced.
         WorkError: The file cannot be written.
     """
-    path = Path(out) if out is not None else Path(folder) / REPORT_FILE
-    several = StudySet.open(folder)
-    write_text(path, report_html(Study.open(folder)) if several is None else set_report_html(several, path.parent))
+    found = StudySet.open(folder) or Study.open(folder)  # says where there is none, before folders are made
+    path = may_replace(Path(folder) / REPORT_FILE if out is None else out, (".html", ".htm"), [Path(folder)])
+    write_text(path, report_html(found) if isinstance(found, Study) else set_report_html(found, path.parent))
     return path

@@ -16,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from conceptatlas.base import kinds
+from conceptatlas.base.artefact import SEAL_FILE, Artefact, read_seal
 from conceptatlas.base.errors import InputError
 from conceptatlas.base.files import read_json
 from conceptatlas.base.provenance import RUN_FILE
@@ -28,10 +30,19 @@ if TYPE_CHECKING:
     from conceptatlas.ranking import Ranking
 
 STAGES = ("rec", "rank", "trace", "effect", "probe", "label", "prompts", "images")
-MANIFEST = "manifest.json"
-RANKED = "ranked_features.csv"
-LABELS = "feature_labels.json"
-EFFECTS = "effects.json"
+_KINDS = {
+    "rank": kinds.RANKING,
+    "trace": kinds.TRACE,
+    "effect": kinds.EFFECTS,
+    "probe": kinds.SWEEP,
+    "label": kinds.LABELS,
+    "prompts": kinds.PROMPTS,
+    "images": kinds.IMAGES,
+}
+MANIFEST = kinds.RECORDING.marker
+RANKED = kinds.RANKING.marker
+LABELS = kinds.LABELS.marker
+EFFECTS = kinds.EFFECTS.marker
 ALL_FEATURES = "all_features.parquet"
 # Effects measured by an earlier version lack these.
 _LATER_EFFECTS: dict[str, Any] = {
@@ -58,6 +69,7 @@ class Study:
     def __init__(self, path: Path, stages: dict[str, Path]) -> None:
         self.path = path
         self.stages = stages
+        self._artefacts: dict[str, Artefact | None] = {}
         # Where a feature's own page is, as (slug, feature, rank) -> address; "" for none. The explorer sets its own.
         self.feature_link: Callable[[str, int, int | None], str] = self._card_anchor
         self.column: Callable[[FeatureRef], npt.NDArray[np.float32]] = lru_cache(maxsize=64)(self._column)
@@ -105,11 +117,27 @@ class Study:
         return cls.open(ranking.parent if whole else ranking)
 
     def file(self, stage: str, name: str) -> Path | None:
-        """Return the path of a stage's file if it exists within the stage's folder, else None."""
+        """Return the path of a stage's file, verified, if it exists within the stage's folder, else None.
+
+        Raises:
+            InputError: The stage was not finished.
+            WorkError: The file is damaged.
+        """
         folder = self.stages.get(stage)
         if folder is None or not (folder / name).is_file():
             return None
-        return folder / name if (folder / name).resolve().is_relative_to(folder.resolve()) else None
+        if not (folder / name).resolve().is_relative_to(folder.resolve()):
+            return None
+        sealed = self._sealed(stage)
+        return folder / name if sealed is None or name not in sealed else sealed.file(name)
+
+    def _sealed(self, stage: str) -> Artefact | None:
+        """Return the sealed folder of a stage; None where there is no seal: another program may have made it."""
+        if stage not in self._artefacts:
+            folder, kind = self.stages[stage], _KINDS.get(stage)
+            made = kind is not None and any((folder / each).exists() for each in (kind.staging, SEAL_FILE))
+            self._artefacts[stage] = read_seal(kind, folder) if kind is not None and made else None
+        return self._artefacts[stage]
 
     @cached_property
     def recording(self) -> Recording | None:

@@ -12,8 +12,10 @@ import numpy as np
 
 from conceptatlas.base.errors import InputError
 from conceptatlas.base.files import ensure_folder
+from conceptatlas.base.kinds import TRACE
 from conceptatlas.base.progress import progress_bar
 from conceptatlas.base.provenance import write_run
+from conceptatlas.base.writing import writing
 from conceptatlas.concepts import GRADES
 from conceptatlas.evidence import FeaturePeaks, FeatureRef, trace_features, write_summary
 from conceptatlas.recording import Recording
@@ -132,14 +134,14 @@ def trace(
     assert recording is not None
     features = study.varied[: options.top_n]
     require_rows(recording, features)
-    folder = ensure_folder(Path(out))
-    traced = trace_features(recording, features, options.labels)
-    write_summary(folder, traced)
-    plots = [*_draw_curves(_searched(study), folder, options), *_draw_distributions(study, features, folder, options)]
-    plots += _draw_sentences(study, features, folder, options)
-    _remove_stale(folder, plots)
-    write_run(folder, command="trace", options=_options(study, recording, options))
-    return Traced(folder, tuple(traced), tuple(plots))
+    with writing(TRACE, out, {"ranking": study.path, "recording": recording.path}) as folder:
+        traced = trace_features(recording, features, options.labels)
+        write_summary(folder, traced)
+        plots = [*_draw_curves(_searched(study), folder, options)]
+        plots += _draw_distributions(study, features, folder, options)
+        plots += _draw_sentences(study, features, folder, options)
+        write_run(folder, command="trace", options=_options(study, recording, options))
+    return Traced(Path(out), tuple(traced), tuple(Path(out) / path.relative_to(folder) for path in plots))
 
 
 def _study_of(ranking: Ranking | str | os.PathLike[str], rec: Recording | str | os.PathLike[str]) -> Study:
@@ -153,14 +155,6 @@ def _study_of(ranking: Ranking | str | os.PathLike[str], rec: Recording | str | 
 
         Ranking.open(path)  # says what is missing
     return study
-
-
-def _remove_stale(folder: Path, drawn: Sequence[Path]) -> None:
-    """Remove plots of an earlier trace that this one did not draw: they would pass for its own."""
-    for pattern in ("label_[0-3]/sentence_[0-9]*.png", "feature_[0-9]*_distribution.png"):
-        for path in folder.glob(pattern):
-            if path not in drawn:
-                path.unlink()
 
 
 def _options(study: Study, recording: Recording, options: TraceOptions) -> dict[str, Any]:

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from conceptatlas.base.errors import InputError
-from conceptatlas.base.files import ensure_folder
+from conceptatlas.base.kinds import LABELS
 from conceptatlas.base.progress import progress_bar
 from conceptatlas.base.provenance import write_run
+from conceptatlas.base.writing import may_replace_folder, writing
 from conceptatlas.evidence.labels.asking import GIVE_UP, label_request, read_label
 from conceptatlas.evidence.labels.choosing import Choice, choose, unscored
 from conceptatlas.evidence.labels.collect import Collected, CollectOptions, collect
@@ -24,7 +25,7 @@ from conceptatlas.evidence.labels.keywords import (
 )
 from conceptatlas.evidence.labels.scoring import count_calls, score_labels
 from conceptatlas.evidence.labels.targets import Asked, Target, pick_sae, place_features, read_features
-from conceptatlas.evidence.labels.writing import FeatureLabel, write_examples, write_labels
+from conceptatlas.evidence.labels.writing import EXAMPLES_FILE, LABELS_FILE, FeatureLabel, write_examples, write_labels
 from conceptatlas.llm import LLM, Ask, ChatModel, ChatRequest, NoAnswer
 from conceptatlas.subjects.texts import TextStream
 
@@ -117,12 +118,15 @@ class Prepared:
         collected: Examples and counts.
         labels: With search labels only.
         choices: Which examples are for the labeller and which for the scores.
+        facts: What ``run.json`` says of them.
+        inputs: The ranking, or the file, that names the features.
     """
 
     collected: Collected
     labels: list[FeatureLabel]
     choices: list[Choice]
     facts: dict[str, Any]
+    inputs: dict[str, Path] = field(default_factory=dict)
 
     def requests(self) -> list[ChatRequest]:
         """Return the questions for labels (none for a feature without an example)."""
@@ -197,7 +201,15 @@ def prepare_labels(
         "n_windows": collected.n_windows,
         "n_tokens": collected.n_tokens,
     }
-    return Prepared(collected, labels, choices, facts)
+    return Prepared(collected, labels, choices, facts, _inputs(features))
+
+
+def _inputs(features: Sequence[int] | str | Path | Ranking) -> dict[str, Path]:
+    """Return what names the features, where it is on disk."""
+    path = getattr(features, "path", features)
+    if isinstance(path, str | Path) and Path(path).exists():
+        return {"features": Path(path)}
+    return {}
 
 
 def _sources(asked: Asked, saes: Sequence[str], model: str, recording: Recording | None) -> list[SAESource]:
@@ -269,19 +281,24 @@ def label_features(
     Warns:
         UserWarning: The language model was asked and gave no valid label at all.
     """
-    folder = ensure_folder(Path(out))
+    may_replace_folder(LABELS, Path(out))  # before the work, not after it
     prepared = prepare_labels(features, dataset, model=model, saes=saes, sae_id=sae_id, top_n=top_n, options=options)
-    run = finish_labels(prepared, folder, options=options, llm=llm)
+    run = finish_labels(prepared, out, options=options, llm=llm)
     if run.unlabelled and run.n_llm_labels == 0:
         warnings.warn(f"{run.why_unlabelled}, so search labels stand in for all; try another model.", stacklevel=2)
     return run
 
 
 def finish_labels(
-    prepared: Prepared, folder: Path, *, options: LabelOptions = LabelOptions(), llm: LLM | None = None
+    prepared: Prepared, out: str | os.PathLike[str], *, options: LabelOptions = LabelOptions(), llm: LLM | None = None
 ) -> LabelRun:
-    """Ask the language model, if there is one, and write the files."""
-    examples_path = write_examples(folder, prepared.collected.features, per_decile=2, silent=10)
+    """Ask the language model, if there is one, and write the files into the folder ``out``."""
+    with writing(LABELS, out, prepared.inputs) as folder:
+        return _finish(prepared, Path(out), folder, options, llm)
+
+
+def _finish(prepared: Prepared, out: Path, folder: Path, options: LabelOptions, llm: LLM | None) -> LabelRun:
+    write_examples(folder, prepared.collected.features, per_decile=2, silent=10)
     labels, stopped = prepared.labels, ""
     lost: list[str] = []
     if llm is not None:
@@ -290,12 +307,13 @@ def finish_labels(
     run = LabelRun(
         labels=labels,
         collected=prepared.collected,
-        examples_path=examples_path,
-        labels_path=write_labels(folder, labels),
+        examples_path=out / EXAMPLES_FILE,
+        labels_path=out / LABELS_FILE,
         usage="" if llm is None else llm.summary(),
         stopped=stopped,
         lost=lost,
     )
+    write_labels(folder, labels)
     facts = dict(prepared.facts)
     if llm is not None:
         facts |= {"llm": {"model": llm.model.name, "endpoint": llm.model.endpoint}}

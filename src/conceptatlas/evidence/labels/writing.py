@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from conceptatlas.base.files import write_json, write_text
+from conceptatlas.base.kinds import LABELS
 from conceptatlas.evidence.labels.collect import FeatureExamples
 from conceptatlas.evidence.labels.contexts import Context, marked
 from conceptatlas.evidence.labels.scoring import Score
 
 EXAMPLES_FILE = "feature_examples.jsonl"
-LABELS_FILE = "feature_labels.json"
+LABELS_FILE = LABELS.marker
 _DIGITS = 5
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 import numpy as np
@@ -48,8 +49,10 @@ def data(study: Study) -> Section | None:
 
 
 def flat(value: Any) -> str:
-    """Return an option's value on one line."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    """Return an option's value on one line, without the place of the user's home: a report is sent to others."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    home = os.path.expanduser("~")  # noqa: PTH111 - it stays "~" where a user has no home
+    return text.replace(home + os.sep, f"~{os.sep}") if home not in ("~", "", os.sep) else text
 
 
 @section("provenance", order=95)
@@ -62,7 +65,6 @@ def provenance(study: Study) -> Section | None:
             runs.append(
                 {
                     "name": STAGE_WORDS[stage],
-                    "written": run.get("written", ""),
                     "platform": run.get("platform", ""),
                     "options": {str(key): flat(value) for key, value in (run.get("options") or {}).items()},
                     "libraries": run.get("libraries") or {},

@@ -1,4 +1,4 @@
-"""One process at a time works on a recording. The lock is the kernel's: it ends with the process, however that ends."""
+"""One process at a time writes into a folder. The lock is the kernel's: it ends with the process, however that ends."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def folder_lock(folder: Path) -> Iterator[None]:
         if not held:
             os.close(fd)
             raise InputError(
-                f"Another process is recording into {folder}; wait until it has finished, or choose another folder."
+                f"Another process is writing into {folder}; wait until it has finished, or choose another folder."
             )
         if _same_file(fd, path):
             break
