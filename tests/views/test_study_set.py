@@ -11,9 +11,11 @@ import pytest
 
 import conceptatlas as ca
 from conceptatlas.base.errors import InputError
+from conceptatlas.base.kinds import RANKING
 from conceptatlas.ranking import CrossConcepts
 from conceptatlas.views.explorer import Library
 from conceptatlas.views.study_set import StudySet
+from tests.helpers.artefacts import seal
 from tests.helpers.cli import invoke
 from tests.views.studies import CONCEPTS
 from tests.views.test_explorer import client_of
@@ -62,6 +64,7 @@ def test_too_few_shuffles_for_holm_are_a_caution(copy: Path) -> None:
     for name in CONCEPTS:
         path = copy / name / "rank" / "null.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | {"permutations": 58}))
+        seal(RANKING, path.parent)
     text = ca.report(copy).read_text(encoding="utf-8")
     assert (
         "With 58 shuffles no search can reach p ≤ 0.05 after Holm&#39;s correction over 3 concepts; rank with 60"
@@ -70,6 +73,7 @@ def test_too_few_shuffles_for_holm_are_a_caution(copy: Path) -> None:
     for name in CONCEPTS:
         path = copy / name / "rank" / "null.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | {"permutations": 59}))
+        seal(RANKING, path.parent)
     assert "no search can reach" not in ca.report(copy).read_text(encoding="utf-8")
 
 
@@ -77,6 +81,7 @@ def test_a_comparison_that_is_older_than_a_ranking_is_a_caution(copy: Path) -> N
     assert "older than" not in ca.report(copy).read_text(encoding="utf-8")
     path = copy / "anger" / "rank" / "run.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"written": "2999-01-01T00:00:00+00:00"}))
+    seal(RANKING, path.parent)
     text = ca.report(copy).read_text(encoding="utf-8")
     assert re.findall(r"The comparison is older than the ranking of (\w+)", text) == ["anger"]
 
@@ -141,5 +146,6 @@ def test_one_concept_is_asked_for_where_several_are(together: Path) -> None:
 def test_a_comparison_that_is_none(copy: Path) -> None:
     (copy / "compare" / "cross_concepts.json").write_text("[]")
     outcome = invoke("report", copy)
-    assert outcome.code == 2
-    assert "holds no comparison of concepts; make it again" in outcome.stderr
+    assert outcome.code == 1
+    assert "cross_concepts.json is damaged" in outcome.stderr
+    assert "again" in outcome.stderr
