@@ -171,3 +171,13 @@ def test_real_mnist(tmp_path: Path) -> None:
     assert summary.baseline_acc >= 0.93
     assert abs(summary.achieved_actives_val - 20) <= 0.5
     assert summary.recon_acc_after_shift >= summary.baseline_acc - 0.015
+
+
+def test_the_saved_pair_has_the_same_bytes_in_every_process(laboratory):
+    """The library writes the metadata in an order that differs from process to process."""
+    content = (laboratory / "models.safetensors").read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    assert size % 8 == 0
+    assert list(header) == sorted(header)
+    assert list(header["__metadata__"]) == ["dataset", "height", "kind", "width"]

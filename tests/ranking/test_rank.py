@@ -14,6 +14,7 @@ from conceptatlas.concepts import holdout_mask
 from conceptatlas.ranking import Ranking
 from conceptatlas.ranking.tables import RANKED_COLUMNS
 from conceptatlas.statistics import adjacent_aurocs, auroc, auroc_interval, concordance
+from tests.helpers.artefacts import seal_table_of
 from tests.helpers.cli import invoke
 from tests.helpers.recordings import write_synthetic_recording
 from tests.ranking.oracles import slow_figures
@@ -455,7 +456,7 @@ def test_items_that_end_at_a_sink_are_said(tmp_path):
 
 def test_recordings_that_flag_no_sinks(tmp_path):
     rec = with_sinks(tmp_path / "rec")
-    rec.rows.drop("sink").write_parquet(rec.path / "rows.parquet")
+    seal_table_of(rec, "rows.parquet", rec.rows.drop("sink"))
     with pytest.raises(InputError, match="does not say which rows are attention sinks"):
         ca.rank(rec.path, pool="max", without_sinks=True)
 

@@ -170,14 +170,9 @@ def _names_in(seal: Path) -> set[str]:
     """Return the names of the files that a seal holds, its own too; none where it cannot be read."""
     try:
         said = json.loads(seal.read_bytes())
-        return _inside({SEAL_FILE, *said["files"], *said["beside"]})
+        return {SEAL_FILE, *said["files"], *said["beside"]}
     except (OSError, ValueError, TypeError, KeyError):
         return set()
-
-
-def _inside(names: Iterable[str]) -> set[str]:
-    """Return the names that do not lead out of their folder: they come from a file that anyone may have written."""
-    return {name for name in names if not Path(name).is_absolute() and ".." not in Path(name).parts}
 
 
 def _begin(kind: Kind, target: Path) -> tuple[Path, set[str]]:
@@ -185,7 +180,7 @@ def _begin(kind: Kind, target: Path) -> tuple[Path, set[str]]:
     staging = target / kind.staging
     owned = _names_in(target / SEAL_FILE)
     with suppress(OSError, ValueError, TypeError):
-        owned |= _inside(json.loads((staging / _OWNED).read_bytes()))
+        owned |= set(json.loads((staging / _OWNED).read_bytes()))
     for left in target.glob(f"{TEMP_PREFIX}*"):
         if left != staging:
             _remove(left)
@@ -221,7 +216,7 @@ def _commit(kind: Kind, target: Path, staging: Path, ids: Mapping[str, str], own
     write_json(staging / _OWNED, sorted(owned | new))
     (target / SEAL_FILE).unlink(missing_ok=True)
     sync_folder(target)
-    for name in sorted(owned - new):
+    for name in sorted(owned - new - {SEAL_FILE}):
         _remove_file(target, name)
     for name in sorted(new):
         place = target / name
@@ -251,7 +246,7 @@ def _remove_file(target: Path, name: str) -> None:
     """Remove a file of an earlier artefact, and folders that are empty then."""
     path = target / name
     if not path.parent.resolve().is_relative_to(target.resolve()):
-        return  # a link leads out of the folder
+        return  # the name comes from a file that anyone may have written, and leads out of the folder
     path.unlink(missing_ok=True)
     for folder in path.parents[: len(Path(name).parts) - 1]:
         with suppress(OSError):  # it holds something, or is gone already
