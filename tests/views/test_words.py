@@ -8,6 +8,8 @@ import shutil
 from pathlib import Path
 
 import conceptatlas as ca
+from conceptatlas.base.kinds import RANKING
+from tests.helpers.artefacts import seal
 from tests.helpers.cli import invoke
 from tests.views.test_report import Page, page_of
 from tests.views.test_stage_sections import effect_entry
@@ -49,6 +51,7 @@ def test_a_baseline_says_when_it_is_cross_validated_and_when_it_is_the_feature(s
         mine = one["name"] == "k-sparse probe, k = 1"
         one |= {"slug": first["slug"] if mine else None, "feature_id": first["feature_id"] if mine else None}
     (tmp_path / "s/rank/baselines.json").write_text(json.dumps({"baselines": ranking.baselines}))
+    seal(RANKING, tmp_path / "s/rank")
     text, _ = page_of(tmp_path / "s", tmp_path)
     rows = [Page(row).text for row in re.findall(r'<tr class="pin.*?</tr>', text, re.DOTALL)]
     assert [row for row in rows if "†" not in row] == [
