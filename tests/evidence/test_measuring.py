@@ -352,7 +352,7 @@ def test_a_rise_whose_interval_holds_the_limit_is_no_flat_yes(change: dict[str, 
         "not shown": "Not shown",
     }
     assert found.verdict.startswith(heads[answer])
-    assert ("The interval holds the 2 nats asked for." in found.verdict) == (answer == "at the limit")
+    assert ("The interval reaches below the 2 nats" in found.verdict) == (answer == "at the limit")
 
 
 def test_the_first_feature_measured_is_said_in_a_sentence() -> None:
@@ -372,7 +372,8 @@ def test_the_first_feature_measured_is_said_in_a_sentence() -> None:
         "Steering with feature 7 of a/b (rank 1) makes the next tokens lie, cheat (together) likelier, at the limit of what "
         "counts as an effect: +2.10 nats on 32 hold-out items of the lowest grade in 30 groups, 95% interval +1.90 to +2.30; "
         "controls of the same norm reach 0.10 (95th percentile); percentile 99 among 200 tokens of like probability. The "
-        "interval holds the 2 nats asked for. Damage: KL 1.20, over the other tokens 0.40, loss on neutral text +0.10 nats "
+        "interval reaches below the 2 nats that count as an effect, so that none is established. "
+        "Damage: KL 1.20, over the other tokens 0.40, loss on the items' text +0.10 nats "
         "per "
         "token. Of 3 features measured: 1 clear, 1 at the limit, 1 not shown."
     )
@@ -386,7 +387,7 @@ def test_the_first_feature_measured_is_said_in_a_sentence() -> None:
     ("change", "words"),
     [
         ({"kl_other": 1.1, "kl": 13.0}, "the other tokens' distribution moves by more than 1 nat"),
-        ({"loss_rise": 0.6}, "the loss on neutral text rises by more than 0.5 nats per token"),
+        ({"loss_rise": 0.6}, "the loss on the items' text rises by more than 0.5 nats per token"),
     ],
 )
 def test_each_bound_of_damage_alone_refuses(change: dict[str, float], words: str) -> None:

@@ -14,7 +14,7 @@ from conceptatlas.base.console import out, print_table, say
 
 if TYPE_CHECKING:
     from conceptatlas.ranking import Ranking
-    from conceptatlas.ranking.summary import Sentence
+    from conceptatlas.ranking.sentences import Sentence
 
 # The columns in the order in which they stand, and in that in which they are kept where the terminal is narrow.
 COLUMNS = (

@@ -206,12 +206,15 @@ class Effect:
             f"controls of the same norm reach {self.bar:.2f} (95th percentile); percentile {place} among {self.n_like} tokens "
             "of like probability"
         )
-        loss = "" if self.loss_rise is None else f", loss on neutral text {self.loss_rise:+.2f} nats per token"
+        loss = "" if self.loss_rise is None else f", loss on the items' text {self.loss_rise:+.2f} nats per token"
         cost = f"Damage: KL {self.kl:.2f}, over the other tokens {self.kl_other:.2f}{loss}."
         if self.answer == "yes":
             return f"It causes: {said}. {cost}"
         if self.answer == "at the limit":
-            return f"At the limit: {said}. The interval holds the {MIN_RISE:g} nats asked for. {cost}"
+            return (
+                f"At the limit: {said}. The interval reaches below the {MIN_RISE:g} nats that count as an effect, so that "
+                f"none is established. {cost}"
+            )
         if self.answer == "no clean effect":
             return f"No clean effect: {said}; but {' and '.join(self.damage)}. {cost}"
         return f"Not shown to cause: {'; '.join([*self.missing, *self.damage])}. {said}. {cost}"
@@ -223,7 +226,7 @@ def damage(kl_other: float | None, loss_rise: float | None) -> list[str]:
     if kl_other is not None and kl_other > MAX_KL_OTHER:
         found.append(f"the other tokens' distribution moves by more than {MAX_KL_OTHER:g} nat")
     if loss_rise is not None and loss_rise > MAX_LOSS_RISE:
-        found.append(f"the loss on neutral text rises by more than {MAX_LOSS_RISE:g} nats per token")
+        found.append(f"the loss on the items' text rises by more than {MAX_LOSS_RISE:g} nats per token")
     return found
 
 

@@ -52,6 +52,11 @@ def marks_of(row: Mapping[str, Any]) -> list[tuple[str, str]]:
     back = row.get("comes_back")
     if back is not None and back < UNSTABLE:
         out.append(("unstable", f"it comes back in {back:.0%} of the random re-splits of the discovery items"))
+    low, high = row.get("auroc_holdout_low"), row.get("auroc_holdout_high")
+    if low is not None and high is not None and (high >= 0.5 if row.get("direction") == "down" else low <= 0.5):
+        out.append(
+            ("not held", f"the 95% interval of its hold-out AUROC, {low:.2f} to {high:.2f}, does not lie beyond 0.5")
+        )
     return out
 
 
@@ -142,7 +147,8 @@ def legend(ranking: Figures) -> dict[str, str]:
     out["marks"] = (
         "dense: active on more than half of the recorded rows; confounded: more than half of its correlation with the grade "
         f"goes with length, token count and words; unstable: comes back in fewer than {UNSTABLE:.0%} of the random re-splits; "
-        "falls: the score falls as the grade rises, so that an AUROC or C below 0.5 is the better the lower"
+        "falls: the score falls as the grade rises, so that an AUROC or C below 0.5 is the better the lower; "
+        "not held: the 95% interval of its hold-out AUROC does not lie beyond 0.5 on its side"
     )
     return out
 

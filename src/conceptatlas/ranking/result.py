@@ -19,8 +19,9 @@ from conceptatlas.base.writing import writing
 from conceptatlas.ranking.figures import Figures
 from conceptatlas.ranking.legends import CROSS_VALIDATED, is_cross_validated, legend_lines
 from conceptatlas.ranking.rank_null import MIN_ACTIVE
+from conceptatlas.ranking.sentences import Sentence
 from conceptatlas.ranking.sets import set_table
-from conceptatlas.ranking.summary import SAME_FEATURE, SIGNIFICANT, Sentence, is_first, summarise
+from conceptatlas.ranking.summary import SAME_FEATURE, SIGNIFICANT, is_first, summarise
 from conceptatlas.ranking.tables import RANKED_COLUMNS
 
 RANKED_FILE = RANKING.marker

@@ -7,12 +7,12 @@ said of a feature before it is said whether the search as a whole found more tha
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from conceptatlas.ranking.legends import held_items, marks_of, score_words, units
+from conceptatlas.ranking.sentences import Sentence
 from conceptatlas.ranking.strata import same_stratum, worst_stratum
 
 if TYPE_CHECKING:
@@ -24,51 +24,12 @@ SIGNIFICANT = 0.05
 FEW_GROUPS = 10
 # What a baseline is called that reads the first feature of the table and nothing else.
 SAME_FEATURE = "the same feature as rank 1"
+# The share of intervals that lie beyond ½ on the side looked at where nothing is there: the upper tail of a 95% interval.
+HOLD_BY_CHANCE = 0.025
+# Where both AUROCs are at least this, nothing is left to tell them apart by.
+CEILING = 0.9995
 # Baselines that a sentence names at most; the table has the rest.
 NAMED = 4
-
-Kind = Literal[
-    "chance",
-    "holds",
-    "best",
-    "baselines",
-    "truth",
-    "strata",
-    "judged",
-    "set",
-    "effect",
-    "filters",
-    "caution",
-    "concept",
-]
-# What a page writes beside the sentences of each kind.
-ABOUT: dict[Kind, str] = {
-    "chance": "chance",
-    "holds": "hold-out",
-    "best": "rank 1",
-    "baselines": "baselines",
-    "effect": "effect",
-    "truth": "truth",
-    "set": "feature set",
-    "strata": "strata",
-    "judged": "other data",
-    "filters": "filters",
-    "caution": "caution",
-    "concept": "concepts",
-}
-
-
-@dataclass(frozen=True)
-class Sentence:
-    """One sentence of a summary."""
-
-    kind: Kind
-    text: str
-
-    @property
-    def about(self) -> str:
-        """What it is about, in a word or two."""
-        return ABOUT[self.kind]
 
 
 def rising(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -162,7 +123,7 @@ def _chance(ranking: Ranking) -> Sentence:
             f"fall below {floor:.2f}; label more independent groups.",
         )
     on = f"the {facts['n_discovery']:,} discovery items"
-    what = f"the Pearson correlation of score ({score_words(facts)}) and grade on {on}"
+    what = f"the Pearson correlation of {score_words(facts)} and grade on {on}"
     reached = f"{_best_pearson(ranking):.2f}"
     if least > SIGNIFICANT:
         return Sentence(
@@ -198,7 +159,8 @@ def _holds(ranking: Ranking) -> list[Sentence]:
         Sentence(
             "holds",
             f"{which}, {holds:,} hold{'s' if holds == 1 else ''} on the hold-out: the 95% interval of the AUROC of grade "
-            f"{high} against grade {low}, on {held_items(ranking.facts)}, lies beyond 0.5 in the same direction.",
+            f"{high} against grade {low}, on {held_items(ranking.facts)}, lies beyond 0.5 in the same direction "
+            f"(of {looked:,} that follow nothing, about {looked * HOLD_BY_CHANCE:.2g} would).",
         )
     ]
 
@@ -241,11 +203,22 @@ def _baselines(ranking: Ranking) -> list[Sentence]:
             f"on the same items; difference {entry['difference']:+.3f}, 95% interval {entry['low']:+.2f} to "
             f"{entry['high']:+.2f}, p = {entry['p_holm']:.2g} after Holm over {len(ranking.comparisons)} baselines)"
         )
-    out = [Sentence("baselines", f"It {', and '.join(parts)}.")] if parts else []
+    out = [Sentence("baselines", f"It {', and '.join(parts)}.{_ceiling(ranking)}")] if parts else []
     out += _ties(ranking)
     reasons = {entry["why_not"] for entry in ranking.baselines if not entry.get("comparable", True)}
     out += [Sentence("caution", f"Some baselines are compared with nothing: {reason}.") for reason in sorted(reasons)]
     return out
+
+
+def _ceiling(ranking: Ranking) -> str:
+    """Say where the feature and the strongest baseline are both so good that AUROC cannot rank them."""
+    for entry in ranking.comparisons:
+        if (
+            entry["strongest"]
+            and min(entry["auroc_baseline"], entry["auroc_baseline"] + entry["difference"]) >= CEILING
+        ):
+            return " The feature and the strongest baseline are at the ceiling, where AUROC cannot rank them."
+    return ""
 
 
 def _draws(ranking: Ranking, compared: Mapping[str, Any]) -> str:
@@ -266,8 +239,10 @@ def _ties(ranking: Ranking) -> list[Sentence]:
             f"The strongest baseline cannot be told apart, by the same test, from: {'; '.join(tied[:NAMED])}{more}."
         )
     same = [entry["name"] for entry in ranking.baselines if is_first(ranking, entry)]
+    if ranking.comparisons:
+        parts.append("Of each kind of baseline, the site and k that are best on discovery are compared.")
     if same and ranking.comparisons:
-        parts.append(f"Left out, because it reads the same feature and nothing else: {same[0]}.")
+        parts.append(f"Left out, because it reads the best feature and nothing else: {same[0]}.")
     return [Sentence("baselines", " ".join(parts))] if parts else []
 
 
@@ -291,7 +266,9 @@ def _truth(ranking: Ranking) -> list[Sentence]:
     if truth["concordance_holdout"] is not None:
         text += f" and concordance {truth['concordance_holdout']:.3f}"
         text += _interval(truth["concordance_low"], truth["concordance_high"])
-    return [Sentence("truth", f"{text} on the same held-out items: no method can be expected to do better.")]
+    return [
+        Sentence("truth", f"{text} on the same held-out items: about the most that a method can be expected to reach.")
+    ]
 
 
 def _strata(ranking: Ranking, best: Mapping[str, Any]) -> list[Sentence]:
@@ -310,13 +287,14 @@ def _strata(ranking: Ranking, best: Mapping[str, Any]) -> list[Sentence]:
     if values > 1 and min(figures) == max(figures):
         least = min(rows, key=lambda row: row["n_low"])
         text = (
-            f"Against the items of grade {low} by {ranking.strata['column']}, its AUROC is {worst['auroc']:.3f} for each of "
-            f"the {values} values; the least of them has {least['n_low']} held-out item{'' if least['n_low'] == 1 else 's'}"
+            f"Against the items of grade {low} by {ranking.strata['column']}, the AUROC of rank 1 is {worst['auroc']:.3f} "
+            f"for each of the {values} values; "
+            f"the least of them has {least['n_low']} held-out item{'' if least['n_low'] == 1 else 's'}"
             f"{_interval(least['low'], least['high'])}, against {least['n_high']} of grade {high}"
         )
         return [Sentence("strata", f"{text}.")]
     text = (
-        f"Against the items of grade {low} by {ranking.strata['column']}, it does least well where that is "
+        f"Against the items of grade {low} by {ranking.strata['column']}, rank 1 does least well where that is "
         f"“{worst['value']}”: AUROC {worst['auroc']:.3f}{_interval(worst['low'], worst['high'])} on the "
         f"{worst['n_high']} held-out items of grade {high} against {worst['n_low']} such ones"
     )

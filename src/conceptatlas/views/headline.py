@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from conceptatlas.evidence import effect_sentence
-from conceptatlas.ranking.summary import Sentence
+from conceptatlas.ranking.sentences import Sentence
 from conceptatlas.views.study_folder import Study
 
 

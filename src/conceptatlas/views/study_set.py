@@ -15,7 +15,7 @@ from markupsafe import Markup
 from conceptatlas.base.errors import InputError
 from conceptatlas.base.files import read_json
 from conceptatlas.base.provenance import RUN_FILE
-from conceptatlas.ranking.summary import Sentence
+from conceptatlas.ranking.sentences import Sentence
 from conceptatlas.views.concepts_file import read_concepts
 from conceptatlas.views.headline import Headline, Tile, headline_of
 from conceptatlas.views.html import heat_levels, render
