@@ -16,9 +16,9 @@ import torch
 from conceptatlas.base.console import note
 from conceptatlas.base.errors import InputError, WorkError
 from conceptatlas.base.files import ensure_folder, read_json, write_json
+from conceptatlas.base.lock import LOCK_FILE, folder_lock
 from conceptatlas.base.progress import Bar, progress_bar
 from conceptatlas.base.provenance import library_versions, write_run
-from conceptatlas.recording.lock import LOCK_FILE, folder_lock
 from conceptatlas.saes.placed import FROZEN_DECODER
 from conceptatlas.subjects import Site, load_subject, parse_sites
 from conceptatlas.subjects.texts import TextStream

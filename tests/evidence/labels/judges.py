@@ -44,7 +44,7 @@ def as_answer(verdicts: list[tuple[int, bool]]) -> Answer:
     return Answer(json.dumps({"answers": [{"id": i, "fits": fits} for i, fits in verdicts]}))
 
 
-def judge(fits: Callable[[str], bool], *, label: Callable[[Request], str] = lambda _: "a label") -> Script:
+def judge(fits: Callable[[str], bool], *, label: Callable[[Request], str] = lambda _: "brave deeds") -> Script:
     """A model that labels by ``label`` and judges each text by itself: the whole of it, or what is marked."""
 
     def script(request: Request) -> Answer:

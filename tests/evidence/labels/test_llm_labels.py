@@ -97,7 +97,7 @@ def test_bad_answers_are_never_counted(prepared: Prepared, tmp_path: Path) -> No
         if kind(request) == "label" and "brave" in request.user:
             return Answer(json.dumps({"label": "one two three four five six seven eight nine ten"}))
         answers = good(request)
-        if kind(request) == "detection" and '"a label"' in request.user:
+        if kind(request) == "detection" and '"brave deeds"' in request.user:
             return (
                 as_answer([(one["id"], True) for one in texts_of(request)[1:]]) if "door" in request.user else answers
             )
