@@ -60,7 +60,7 @@ def test_a_baseline_says_when_it_is_cross_validated_and_when_it_is_the_feature(s
     assert [row for row in rows if "the same feature as rank 1" in row] == [
         row for row in rows if row.startswith("·k-sparse probe, k = 1l")
     ]
-    shown = invoke("show", tmp_path / "s/rank").stdout
+    shown = " ".join(invoke("show", tmp_path / "s/rank").stdout.split())
     assert "k-sparse probe, k = 1: the same feature as rank 1." in shown
     assert "random directions: median of 5 draws on hold-out." in shown
     assert "† of a baseline: cross-validated" in shown
