@@ -369,7 +369,8 @@ def test_the_first_feature_measured_is_said_in_a_sentence() -> None:
         for rank, one in enumerate((limit, good(), replace(good(), like_percentile=1.0)), start=1)
     ]
     assert effect_sentence({"targets": ["lie", "cheat"], "features": entries}) == (
-        "Steering with feature 7 of a/b (rank 1) makes the next tokens lie, cheat (together) likelier, at the limit of what "
+        "Steering with feature 7 of a/b (rank 1) makes the next tokens lie, cheat (their summed probability) likelier, at the "
+        "limit of what "
         "counts as an effect: +2.10 nats on 32 hold-out items of the lowest grade in 30 groups, 95% interval +1.90 to +2.30; "
         "controls of the same norm reach 0.10 (95th percentile); percentile 99 among 200 tokens of like probability. The "
         "interval reaches below the 2 nats that count as an effect, so that none is established. "

@@ -245,7 +245,7 @@ def effect_sentence(found: Mapping[str, Any]) -> str:
         "not shown": "is not shown to make {} likelier",
     }
     answers = [answer_of(entry) for entry in features]
-    together = " (together)" if len(found["targets"]) > 1 else ""
+    together = " (their summed probability)" if len(found["targets"]) > 1 else ""
     does = words[answers[0]].format(f"the next tokens {', '.join(found['targets'])}{together}")
     text = f"{who} {does}: {first['verdict'].partition(': ')[2] or first['verdict']}"
     if len(features) > 1:

@@ -133,11 +133,15 @@ def legend(ranking: Figures) -> dict[str, str]:
     out["Pearson"] = f"correlation of score and grade on {found}; no interval"
     out["score"] = (
         f"0.4 × Pearson + 0.3 × separation (mean of grade {high} − mean of grade {low}, in standard deviations) + 0.3 × "
-        f"(TPR − FPR), on {found}{turned}; those that pass every classic filter come first, sorted by it, then the others"
+        f"(TPR − FPR), on {found}{turned}; those that pass every classic filter come first, sorted by it, then "
+        "the others; no interval"
     )
+    out["L0"] = "mean active features a row of the whole SAE, as its own files state it; not of the feature"
     out["fails"] = (
         f"which of the classic filters it does not pass, on {found}: {filter_words(facts)}; TPR and FPR are the shares of "
-        f"grade {high} and of grade {low} above the 95th percentile of grade {low}{turned}"
+        f"grade {high} and of grade {low} above the 95th percentile of grade {low}{turned}, so that FPR is hardly "
+        "above 0.05 on "
+        "these items; the feature's card has both on the hold-out"
     )
     if null.get("permutations"):
         out["shuffles"] = (
@@ -146,7 +150,9 @@ def legend(ranking: Figures) -> dict[str, str]:
         )
     out["marks"] = (
         "dense: active on more than half of the recorded rows; confounded: more than half of its correlation with the grade "
-        f"goes with length, token count and words; unstable: comes back in fewer than {UNSTABLE:.0%} of the random re-splits; "
+        f"goes with length, token count and words; unstable: in fewer than {UNSTABLE:.0%} of "
+        f"{facts['options'].get('resplits', 0)} random re-splits it is among the "
+        f"first {facts['options'].get('top_n', 0)} again; "
         "falls: the score falls as the grade rises, so that an AUROC or C below 0.5 is the better the lower; "
         "not held: the 95% interval of its hold-out AUROC does not lie beyond 0.5 on its side"
     )
