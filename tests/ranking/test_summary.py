@@ -269,14 +269,14 @@ def test_the_legend_gives_items_limits_and_formula(tmp_path, direction, pearson)
     rec = planted(tmp_path / "rec")
     ranking = ca.rank(rec, permutations=20, direction=direction, min_pearson=0.3, min_tpr=0.6, max_fpr=0.1, **QUICK)
     found = legend(ranking)
-    assert set(found) == {"held-out", "C", "discovery", "Pearson", "score", "fails", "shuffles", "marks"}
+    assert set(found) == {"held-out", "C", "L0", "discovery", "Pearson", "score", "fails", "shuffles", "marks"}
     assert f"{pearson}, means monotonic from grade to grade, TPR ≥ 0.6, FPR ≤ 0.1" in found["fails"]
     assert found["score"].startswith("0.4 × Pearson + 0.3 × separation (mean of grade 3 − mean of grade 0")
     items = f"{ranking.facts['n_discovery']} discovery items"
     assert all(items in found[name] for name in ("discovery", "Pearson", "score", "fails", "shuffles"))
     assert ("signs and grades turned" in found["score"]) == (direction != "up")
     without = ca.rank(rec, permutations=0, holdout=0, **QUICK)
-    assert set(legend(without)) == {"discovery", "Pearson", "score", "fails", "marks"}
+    assert set(legend(without)) == {"discovery", "L0", "Pearson", "score", "fails", "marks"}
 
 
 def test_a_falling_feature_is_turned_round():
