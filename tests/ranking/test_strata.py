@@ -106,7 +106,9 @@ def test_a_feature_that_another_trait_drives_is_found_out(tmp_path):
     (said,) = [s.text for s in summarise(ranking) if s.kind == "strata"]
     row = worst_stratum(ranking.strata, slug="s", feature_id=0)
     assert row == rows["other trait"]
-    assert f"by kind, it does least well where that is “other trait”: AUROC {row['auroc']:.3f} (95% interval " in said
+    assert (
+        f"by kind, rank 1 does least well where that is “other trait”: AUROC {row['auroc']:.3f} (95% interval " in said
+    )
     assert f"{row['n_high']} held-out items of grade 3 against {row['n_low']} such ones, the lowest of 2 values" in said
     strongest = {"strongest": True, "control": False, "name": "logistic probe", "site": "blocks.0.hook_resid_post"}
     ranking.comparisons = [strongest]
