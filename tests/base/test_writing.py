@@ -17,6 +17,7 @@ from conceptatlas.base.files import write_text
 from conceptatlas.base.kinds import EFFECTS, LABELS, RANKING, SWEEP, TRACE, Kind
 from conceptatlas.base.provenance import write_run
 from conceptatlas.base.writing import may_replace, writing
+from tests.helpers.kills import count_changes
 
 OLD = {"ranked_features.csv": "old", "same.txt": "same", "below/gone.txt": "old", "deep/er/gone.txt": "old"}
 NEW = {"ranked_features.csv": "new", "same.txt": "same", "below/new.txt": "new", "new.txt": "new"}
@@ -158,27 +159,12 @@ def test_what_a_file_may_replace(tmp_path):
 
 # Kills and other processes --------------------------------------------------------------------------------------------
 
-CALLS = ("fsync", "replace", "rename", "unlink", "mkdir", "rmdir")
-
 
 def write_until(folder: str, files: dict[str, str], kill_at: int, told) -> None:
     """Write an artefact; die by SIGKILL before the so-manieth change of the disk."""
-    count = 0
-
-    def counted(function):
-        def wrapper(*arguments, **options):
-            nonlocal count
-            if count == kill_at:
-                os.kill(os.getpid(), signal.SIGKILL)
-            count += 1
-            return function(*arguments, **options)
-
-        return wrapper
-
-    for name in CALLS:
-        setattr(os, name, counted(getattr(os, name)))
+    count = count_changes(kill_at)
     make(Path(folder), files)
-    told.put(count)
+    told.put(count())
 
 
 @pytest.fixture(scope="module")

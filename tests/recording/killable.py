@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from unittest import mock
 
 from conceptatlas.concepts import build_concept
 from conceptatlas.recording.manifest import Keep
+from tests.helpers.kills import count_changes
 from tests.recording.standins import MadeSAE
 
 TEXTS = [f"She told him that the bag was new when it was old number {i}." for i in range(24)]
@@ -34,27 +34,10 @@ def job(model: Any, out: Path, keep: Keep = "all") -> None:
 
 def run(model: str, out: Path, started: Connection, kill_at: int, keep: Keep) -> None:
     """Say that it starts, and record; with ``kill_at`` ≥ 0 die by SIGKILL at the so-manieth change of the disk."""
-    count = 0
-
-    def counted(function):
-        def wrapper(*arguments, **options):
-            nonlocal count
-            if count == kill_at:
-                os.kill(os.getpid(), signal.SIGKILL)
-            count += 1
-            return function(*arguments, **options)
-
-        return wrapper
-
-    if kill_at >= 0:
-        os.fsync = counted(os.fsync)
-        os.replace = counted(os.replace)
-        os.rename = counted(os.rename)
-        os.unlink = counted(os.unlink)
-        os.mkdir = counted(os.mkdir)
+    count = count_changes(kill_at)
     started.send("start")
     job(model, out, keep)
-    started.send(count)
+    started.send(count())
 
 
 def run_paused(model: str, out: Path, pipe: Connection, pause_at: int) -> None:

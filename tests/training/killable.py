@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+
+from tests.helpers.kills import count_changes
 
 
 def job(out: Path, model: Any = "organism") -> None:
@@ -23,21 +23,7 @@ def job(out: Path, model: Any = "organism") -> None:
 
 def run(out: Path, started: Connection, kill_at: int) -> None:
     """Say that it starts, and train; with ``kill_at`` ≥ 0 die by SIGKILL at the so-manieth change of the disk."""
-    count = 0
-
-    def counted(function):
-        def wrapper(*arguments, **options):
-            nonlocal count
-            if count == kill_at:
-                os.kill(os.getpid(), signal.SIGKILL)
-            count += 1
-            return function(*arguments, **options)
-
-        return wrapper
-
-    if kill_at >= 0:
-        for name in ("fsync", "replace", "rename", "unlink", "mkdir", "rmdir"):
-            setattr(os, name, counted(getattr(os, name)))
+    count = count_changes(kill_at)
     started.send("start")
     job(out)
-    started.send(count)
+    started.send(count())

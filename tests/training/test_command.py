@@ -57,6 +57,7 @@ def test_errors(tmp_path: Path, arguments: list[str], message: str) -> None:
     assert done.code == 2
     assert done.stderr.startswith("Error: ")
     assert message in done.stderr
+    assert not list(tmp_path.glob("saes/*")), "the folder must stay free for the right command"
 
 
 def test_counts() -> None:

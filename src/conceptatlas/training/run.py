@@ -72,12 +72,15 @@ def train(
         if _is_done(folder, asked):
             shutil.rmtree(folder / WORK_FOLDER, ignore_errors=True)  # a run may have been killed just before it did so
             return [Card.load(folder / wanted.sae_id) for wanted in options.wanted()]
-        work = ensure_folder(folder / WORK_FOLDER)
         texts = TextStream(source, column=options.column)
-        contexts = Contexts.load(work)
+        contexts = Contexts.load(folder / WORK_FOLDER) if _is_begun(folder) else None
         if contexts is None:
             contexts = make_contexts(subject, texts, context=options.context, rows=options.tokens)
-            contexts.save(work)
+            # Only now is the folder taken: a wrong text or site leaves it free for the right one.
+            subject.widths(parse_sites(options.sites))
+            write_json(folder / TRAINING_FILE, {**asked, "done": False})
+            contexts.save(ensure_folder(folder / WORK_FOLDER))
+        work = folder / WORK_FOLDER
         cards = _Training(subject, contexts, options, texts.source, folder).run()
         write_json(folder / TRAINING_FILE, {**asked, "done": True})
         write_run(folder, command="train", options=options.as_dict(), model=asked["model"], text=asked["text"])
@@ -287,20 +290,23 @@ def _asked(subject: LanguageSubject, source: str | Sequence[str], options: Train
     }
 
 
+def _is_begun(folder: Path) -> bool:
+    """Whether ``folder`` says which training it holds."""
+    return (folder / TRAINING_FILE).exists()
+
+
 def _is_done(folder: Path, asked: Mapping[str, Any]) -> bool:
-    """Whether ``folder`` holds this very training, finished; begins it where the folder is empty.
+    """Whether ``folder`` holds this very training, finished.
 
     Raises:
         InputError: The folder holds another training, or something else.
     """
-    path = folder / TRAINING_FILE
-    if not path.exists():
+    if not _is_begun(folder):
         others = sorted(found.name for found in folder.iterdir() if found.name not in (LOCK_FILE, WORK_FOLDER))
         if others:
             raise InputError(f"{folder} holds other files ({others[0]}); choose a new folder for the SAEs.")
-        write_json(path, {**asked, "done": False})
         return False
-    found = read_json(path)
+    found = read_json(folder / TRAINING_FILE)
     for name, value in asked.items():
         if name != "checkpoint_minutes" and found.get(name) != value:
             raise InputError(
