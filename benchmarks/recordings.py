@@ -8,14 +8,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from conceptatlas.base.files import write_json
 from conceptatlas.concepts import Concept
 from conceptatlas.recording import Recording, SparseColumns
 from conceptatlas.recording.files import write_columns, write_table
 from conceptatlas.recording.manifest import (
     FEATURES_FOLDER,
     ITEMS_FILE,
-    MANIFEST_FILE,
     ROWS_FILE,
     ConceptInfo,
     Manifest,
@@ -23,6 +21,7 @@ from conceptatlas.recording.manifest import (
     RecordedSAE,
     RecordOptions,
     SubjectInfo,
+    seal_recording,
 )
 
 
@@ -72,5 +71,5 @@ def write_recording(
         saes=recorded,
         files=files,
     )
-    write_json(path / MANIFEST_FILE, manifest.model_dump(mode="json"))
+    seal_recording(path, manifest)
     return Recording.open(path)
